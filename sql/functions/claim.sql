@@ -1,0 +1,121 @@
+-- Makes ready runs of a queue the caller's for the length of the lease, best priority first, then by the time they became ready.
+-- Reads as many rows as it returns, whatever the backlog: the ready index is in claim order. Checkpoints come along;
+-- a first claim has none and reads none. Large histories come in pieces: see read_checkpoints().
+-- checkpoints: [[step_name, position, kind, state, event_seq], …] in handler order; checkpoint_count says how many there are in all.
+create or replace function absurd.claim_runs(p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer)
+returns table (
+  task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
+  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  if not exists (select from absurd.queues q where q.queue_name = p_queue_name and q.paused_at is null) then
+    return;
+  end if;
+  return query
+  with ready as materialized (
+    select r.run_id
+    from absurd.runs r
+    where r.queue_name = p_queue_name and r.state = 'pending'
+    order by r.priority desc, r.available_at, r.run_id
+    limit p_limit
+    for update skip locked
+  ), taken as (
+    update absurd.runs r
+    set state = 'running', epoch = r.epoch + 1, worker_id = p_worker_id,
+      lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
+      started_at = coalesce(r.started_at, v_now),
+      deadline_at = v_now + make_interval(secs => r.allowance), allowance = null, note = null
+    from ready
+    where r.run_id = ready.run_id
+    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
+  )
+  select k.task_id, k.run_id, k.epoch, k.attempt, t.task_name, t.params::text, t.headers::text, t.max_attempts, t.parent_task_id,
+    k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
+  from taken k
+  join absurd.tasks t on t.task_id = k.task_id
+  left join lateral absurd.first_checkpoints(k.task_id) h on k.epoch > 1 or k.attempt > 1;
+end $$;
+
+-- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
+create or replace function absurd.first_checkpoints(p_task_id uuid) returns table (total bigint, checkpoints text)
+language sql stable as $$
+  select max(c.total),
+    json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)
+      filter (where c.n <= 1000 and c.size_before < 1000000)::text
+  from (
+    select s.step_name, s.position, s.kind, s.state, s.event_seq,
+      count(*) over () as total,
+      row_number() over w as n,
+      coalesce(sum(pg_column_size(s.state)) over (w rows between unbounded preceding and 1 preceding), 0) as size_before
+    from absurd.checkpoints s
+    where s.task_id = p_task_id
+    window w as (order by s.position, s.step_name)
+  ) c
+$$;
+
+-- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, in the form of claim_runs().
+create or replace function absurd.read_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
+language sql stable as $$
+  select json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)::text
+  from (
+    select s.* from absurd.checkpoints s
+    where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
+    order by s.position, s.step_name
+    limit 1000
+  ) c
+$$;
+
+-- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.
+-- Returns how many, and when the next one is due. Bounded; rows that somebody else is changing are left to him.
+create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
+returns table (promoted integer, next_due timestamptz)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[];
+begin
+  v_run_ids := array(
+    select d.run_id from (
+      select r.run_id from absurd.runs r
+      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now
+      order by r.available_at
+      limit p_limit
+      for update skip locked) d);
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_waits(v_run_ids, v_now);
+    perform absurd.notify_queues(array[p_queue_name]);
+  end if;
+  return query
+    select cardinality(v_run_ids),
+      (select r.available_at from absurd.runs r
+       where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at is not null
+       order by r.available_at limit 1);
+end $$;
+
+-- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.
+create or replace function absurd.end_waits(p_run_ids uuid[], p_now timestamptz) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+begin
+  with gone as (
+    delete from absurd.waits w where w.run_id = any (p_run_ids)
+    returning w.run_id, w.task_id, w.kind, w.step_name, w.position, w.detail, w.event_name
+  ), recorded as (
+    insert into absurd.checkpoints (task_id, step_name, position, kind, state, owner_run_id, completed_at)
+    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now from gone g where g.kind = 'timer'
+    on conflict (task_id, step_name) do nothing
+  )
+  update absurd.runs r
+  set state = 'pending', waits_left = 0,
+    wake_event = (select min(g.event_name) from gone g where g.run_id = r.run_id and g.kind = 'event')
+  where r.run_id = any (p_run_ids);
+end $$;

@@ -1,0 +1,79 @@
+-- Emits an event: appends it to the log and wakes its waiters, in the caller's transaction. Returns its place in the log.
+-- Locks: the queue, shared; then the event's name, alone, to the end of the transaction. A wait for that name takes the same lock
+-- shared, so whichever commits second sees the other, and the first emission of a name is the same for everybody.
+create or replace function absurd.append_event(p_queue_name text, p_event_name text, p_payload json default null) returns bigint
+language plpgsql volatile as $$
+declare
+  v_sees_waits boolean := current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
+  v_problem text := absurd.name_error('event name', p_event_name);
+  v_seq bigint;
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
+  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
+  insert into absurd.events (queue_name, event_name, payload, emitted_at, delivered)
+  values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
+  returning seq into v_seq;
+  if v_sees_waits then
+    perform absurd.deliver_event(v_seq);
+  end if;
+  return v_seq;
+end $$;
+
+-- Hands an event to the waits registered for its name. The caller holds the name's lock.
+create or replace function absurd.deliver_event(p_seq bigint) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_event absurd.events;
+  v_wait_ids bigint[];
+begin
+  select * into v_event from absurd.events e where e.seq = p_seq;
+  v_wait_ids := array(
+    select w.wait_id from absurd.waits w
+    where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);
+  if cardinality(v_wait_ids) > 0 then
+    update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
+    perform absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
+      array_fill(v_event.seq, array[cardinality(v_wait_ids)]));
+  end if;
+end $$;
+
+-- Emits events from running tasks, each with its checkpoint: exactly once, however often it is repeated.
+-- One status per item: ok, lost, cancelled; busy: somebody is deciding on that name, ask again; no_queue, invalid, too_large.
+-- It never waits for a lock on a name, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
+create or replace function absurd.emit_events(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[],
+  p_queue_names text[], p_event_names text[], p_payloads json[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_queue absurd.queues;
+begin
+  for i in 1 .. cardinality(p_run_ids) loop
+    continue when v_status[i] <> 'ok'
+      or exists (select from absurd.checkpoints c where c.task_id = p_task_ids[i] and c.step_name = p_step_names[i]);
+    select * into v_queue from absurd.queues q where q.queue_name = p_queue_names[i];
+    if not found then
+      v_status[i] := 'no_queue';
+    elsif absurd.name_error('event name', p_event_names[i]) is not null then
+      v_status[i] := 'invalid';
+    elsif octet_length(p_payloads[i]::text) > v_queue.max_payload_bytes then
+      v_status[i] := 'too_large';
+    elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_names[i]))
+        or not pg_try_advisory_xact_lock(absurd.event_lock_key(p_queue_names[i], p_event_names[i])) then
+      v_status[i] := 'busy';
+    else
+      insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
+      values (p_task_ids[i], p_step_names[i], p_positions[i], 'null',
+        absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i]), p_run_ids[i], absurd.current_time());
+    end if;
+  end loop;
+  return v_status;
+end $$;

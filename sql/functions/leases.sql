@@ -1,0 +1,49 @@
+-- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled.
+create or replace function absurd.extend_leases(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
+returns text[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  update absurd.runs r
+  set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
+  from unnest(p_run_ids, v_status) as i(run_id, status)
+  where r.run_id = i.run_id and i.status = 'ok';
+  return v_status;
+end $$;
+
+-- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
+-- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
+create or replace function absurd.release_runs(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  perform absurd.put_back(i.run_id, case when i.delay > 0 then 'sleeping' else 'pending' end,
+    v_now + make_interval(secs => coalesce(i.delay, 0)), 0, i.note)
+  from unnest(p_run_ids, p_delays, p_notes, v_status) as i(run_id, delay, note, status)
+  where i.status = 'ok';
+  return v_status;
+end $$;
+
+-- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
+create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r
+      where r.worker_id = p_worker_id and r.state = 'running' and r.run_id <> all (coalesce(p_known_run_ids, '{}'))
+      order by r.run_id
+      for update skip locked) f);
+begin
+  perform absurd.put_back(u.run_id, 'pending', absurd.current_time(), 0) from unnest(v_run_ids) as u(run_id);
+  return cardinality(v_run_ids);
+end $$;

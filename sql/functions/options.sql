@@ -1,0 +1,124 @@
+-- What is wrong with a number inside options, or null.
+create or replace function absurd.number_error(p_name text, p_value jsonb, p_min numeric, p_max numeric, p_whole boolean default false)
+returns text
+language plpgsql immutable parallel safe as $$
+begin
+  if p_value is null or jsonb_typeof(p_value) = 'null' then
+    return null;
+  elsif jsonb_typeof(p_value) <> 'number' then
+    return format('%s must be a number, not %s', p_name, left(p_value::text, 100));
+  elsif p_whole and (p_value::text)::numeric <> trunc((p_value::text)::numeric) then
+    return format('%s must be a whole number, not %s', p_name, left(p_value::text, 100));
+  elsif (p_value::text)::numeric not between p_min and p_max then
+    return format('%s must be between %s and %s, not %s', p_name, p_min, p_max, left(p_value::text, 100));
+  end if;
+  return null;
+end $$;
+
+-- What is wrong with the keys of an object inside options, or null.
+create or replace function absurd.object_error(p_name text, p_value jsonb, p_known text[]) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_unknown text;
+begin
+  if p_value is null or jsonb_typeof(p_value) = 'null' then
+    return null;
+  elsif jsonb_typeof(p_value) <> 'object' then
+    return format('%s must be an object, not %s', p_name, left(p_value::text, 100));
+  end if;
+  select k into v_unknown from jsonb_object_keys(p_value) k where k <> all (p_known) limit 1;
+  if found then
+    return format('%s has no option "%s"; known are %s', p_name, left(v_unknown, 100), array_to_string(p_known, ', '));
+  end if;
+  return null;
+end $$;
+
+-- What is wrong with a retry strategy, or null.
+create or replace function absurd.retry_strategy_error(p_value jsonb) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_error text := absurd.object_error('retry_strategy', p_value, array['kind', 'base_seconds', 'factor', 'max_seconds', 'jitter']);
+begin
+  if v_error is not null or p_value is null or jsonb_typeof(p_value) = 'null' then
+    return v_error;
+  elsif jsonb_typeof(p_value -> 'kind') is distinct from 'string' or (p_value ->> 'kind') not in ('fixed', 'exponential', 'none') then
+    return format('retry_strategy.kind must be fixed, exponential or none, not %s', coalesce(left((p_value -> 'kind')::text, 100), 'missing'));
+  end if;
+  return coalesce(
+    absurd.number_error('retry_strategy.base_seconds', p_value -> 'base_seconds', 0, 315360000),
+    absurd.number_error('retry_strategy.factor', p_value -> 'factor', 1, 1000),
+    absurd.number_error('retry_strategy.max_seconds', p_value -> 'max_seconds', 0, 315360000),
+    absurd.number_error('retry_strategy.jitter', p_value -> 'jitter', 0, 1));
+end $$;
+
+-- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
+create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
+language plpgsql stable as $$
+declare
+  v absurd.spawn_options;
+  v_limits jsonb := p_options -> 'cancellation';
+begin
+  v.error := absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation',
+    'idempotency_key', 'priority', 'delay', 'available_at', 'parent_task_id']);
+  if v.error is not null or p_options is null or jsonb_typeof(p_options) = 'null' then
+    return v;
+  end if;
+  v.error := coalesce(
+    absurd.retry_strategy_error(p_options -> 'retry_strategy'),
+    absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true),
+    absurd.object_error('cancellation', v_limits, array['max_delay', 'max_duration']),
+    absurd.number_error('cancellation.max_delay', v_limits -> 'max_delay', 0, 315360000),
+    absurd.number_error('cancellation.max_duration', v_limits -> 'max_duration', 0, 315360000),
+    absurd.number_error('priority', p_options -> 'priority', -32768, 32767, true),
+    absurd.number_error('delay', p_options -> 'delay', 0, 315360000));
+  if v.error is not null then
+    return v;
+  end if;
+  if jsonb_typeof(p_options -> 'headers') not in ('object', 'null') then
+    v.error := format('headers must be an object, not %s', left((p_options -> 'headers')::text, 100));
+    return v;
+  end if;
+  v.headers := nullif(p_options -> 'headers', 'null');
+  v.retry_strategy := nullif(p_options -> 'retry_strategy', 'null');
+  v.max_attempts := (p_options ->> 'max_attempts')::numeric;
+  v.max_delay := (v_limits ->> 'max_delay')::double precision;
+  v.max_duration := (v_limits ->> 'max_duration')::double precision;
+  v.priority := (p_options ->> 'priority')::numeric;
+  if jsonb_typeof(p_options -> 'idempotency_key') <> 'null' then
+    if jsonb_typeof(p_options -> 'idempotency_key') <> 'string' then
+      v.error := format('idempotency_key must be a string, not %s', left((p_options -> 'idempotency_key')::text, 100));
+      return v;
+    end if;
+    v.idempotency_key := p_options ->> 'idempotency_key';
+  end if;
+  begin
+    v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
+      absurd.current_time() + make_interval(secs => (p_options ->> 'delay')::double precision));
+    v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
+    if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
+      v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
+    end if;
+  exception when data_exception then
+    v.error := format('available_at or parent_task_id cannot be read: %s', sqlerrm);
+  end;
+  return v;
+end $$;
+
+-- Seconds until the attempt after p_attempt, by the strategy stored with the task. Never raises, whatever is stored.
+-- No strategy: at once. fixed: base_seconds (60). exponential: base_seconds (30) * factor (2) ^ (attempt - 1), at most max_seconds.
+-- jitter takes away a random part of the delay, up to that fraction. Everything is capped at ten years.
+create or replace function absurd.retry_delay(p_strategy jsonb, p_attempt integer) returns double precision
+language sql volatile as $$
+  select case p_strategy ->> 'kind'
+    when 'fixed' then least(coalesce((p_strategy ->> 'base_seconds')::double precision, 60), 315360000)
+    when 'exponential' then
+      case
+        when coalesce((p_strategy ->> 'base_seconds')::double precision, 30) <= 0 then 0
+        else exp(least(
+          ln(coalesce((p_strategy ->> 'base_seconds')::double precision, 30))
+            + (p_attempt - 1) * ln(greatest(coalesce((p_strategy ->> 'factor')::double precision, 2), 1)),
+          ln(greatest(least(coalesce((p_strategy ->> 'max_seconds')::double precision, 315360000), 315360000), 1e-6))))
+      end
+    else 0
+  end * (1 - random() * least(greatest(coalesce((p_strategy ->> 'jitter')::double precision, 0), 0), 1))
+$$;

@@ -1,0 +1,37 @@
+-- State, result and failure of a task, as text that keeps the order of keys. No row: no such task.
+create or replace function absurd.read_result(p_task_id uuid) returns table (state text, result text, failure text)
+language sql stable as $$
+  select coalesce(t.outcome, r.state, 'pending'), t.result::text, a.failure::text
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  left join absurd.attempts a on a.run_id = t.run_id
+  where t.task_id = p_task_id
+$$;
+
+-- Asks for a notification on a channel (payload: the task id) when a task ends. If it has ended already it says how and asks nothing.
+-- The share lock makes it decide against an end that is being committed: whoever is second sees the other.
+create or replace function absurd.watch_task(p_task_id uuid, p_channel text, p_seconds double precision)
+returns table (state text, result text, failure text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_task absurd.tasks;
+begin
+  perform absurd.require_read_committed('watch_task');
+  select * into v_task from absurd.tasks t where t.task_id = p_task_id for share;
+  if found and v_task.outcome is null then
+    delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;
+    insert into absurd.waits (kind, queue_name, awaited_task_id, detail, created_at, expires_at)
+    values ('client', v_task.queue_name, p_task_id, p_channel, absurd.current_time(),
+      absurd.current_time() + make_interval(secs => p_seconds));
+  end if;
+  return query select * from absurd.read_result(p_task_id);
+end $$;
+
+-- Takes that back.
+create or replace function absurd.unwatch_task(p_task_id uuid, p_channel text) returns void
+language sql volatile as $$
+  delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel
+$$;

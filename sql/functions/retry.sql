@@ -1,0 +1,56 @@
+-- Gives a failed or cancelled task another attempt, from its last checkpoint and with a new allowance of max_duration; or, with
+-- spawn_new, starts a copy of it from the beginning. Options: spawn_new, max_attempts (default: one more than were made).
+create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_task absurd.tasks;
+  v_new_task_id uuid;
+  v_new_run_id uuid := absurd.make_id();
+  v_max_attempts integer;
+  v_problem text := coalesce(
+    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts']),
+    case when jsonb_typeof(p_options -> 'spawn_new') not in ('boolean', 'null') then 'spawn_new must be true or false' end,
+    absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true));
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  select * into v_task from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name for no key update;
+  if not found then
+    raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
+  end if;
+  v_max_attempts := (p_options ->> 'max_attempts')::numeric;
+  if coalesce((p_options ->> 'spawn_new')::boolean, false) then
+    v_new_task_id := absurd.make_id();
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, parent_task_id, spawned_at)
+    values (v_new_task_id, v_task.queue_name, v_task.task_name, v_task.params, v_task.headers, v_task.retry_strategy,
+      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_task.parent_task_id, v_now);
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+    values (v_new_run_id, v_new_task_id, v_task.queue_name, 'pending', 1, v_task.priority, v_now,
+      v_now + make_interval(secs => v_task.max_delay), v_task.max_duration);
+    perform absurd.notify_queues(array[p_queue_name]);
+    return query select v_new_task_id, v_new_run_id, 1, true;
+    return;
+  end if;
+  if coalesce(v_task.outcome, 'live') not in ('failed', 'cancelled') then
+    raise exception 'task % is %; only failed and cancelled tasks can be retried', p_task_id, coalesce(v_task.outcome, 'still live')
+      using errcode = 'AB012', hint = 'Use the option spawn_new to run a copy of it.';
+  elsif v_max_attempts <= v_task.attempt then
+    raise exception 'max_attempts is %, but task % has made % already', v_max_attempts, p_task_id, v_task.attempt using errcode = 'AB012';
+  end if;
+  update absurd.attempts a set final = false where a.run_id = v_task.run_id;
+  update absurd.tasks t
+  set outcome = null, run_id = null, epoch = null, attempt = null, worker_id = null, started_at = null, finished_at = null,
+    max_attempts = coalesce(v_max_attempts, greatest(t.max_attempts, v_task.attempt + 1))
+  where t.task_id = p_task_id;
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
+  values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
+  perform absurd.notify_queues(array[p_queue_name]);
+  return query select p_task_id, v_new_run_id, v_task.attempt + 1, false;
+end $$;

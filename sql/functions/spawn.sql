@@ -1,0 +1,140 @@
+-- Inserts tasks with their first runs. One answer per item, in the order given; a bad item says so and harms no other.
+-- Ids come from the caller, so a call whose answer was lost can be repeated: a task that is there already is reported as before.
+-- Locks: each queue's advisory lock, shared, in order of name (against drop_queue); idempotency keys in order of key.
+create or replace function absurd.spawn_tasks(
+  p_queue_names text[], p_task_ids uuid[], p_run_ids uuid[], p_task_names text[], p_params json[], p_headers json[],
+  p_options jsonb[], p_idempotency_keys text[])
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean, status text, message text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_queues text[] := array(select distinct u.q from unnest(p_queue_names) as u(q) where u.q is not null order by 1);
+  v_owners uuid[];
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
+  if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
+    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids);
+  end if;
+  return query
+  with item as materialized (
+    select u.ord, u.queue_name, u.task_id, u.run_id, u.task_name, u.params, u.headers, u.options, u.owner, u.idempotency_key
+    from unnest(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, v_owners, p_idempotency_keys)
+      with ordinality as u(queue_name, task_id, run_id, task_name, params, headers, options, owner, idempotency_key, ord)
+  ), opt as materialized (
+    select d.options, absurd.read_spawn_options(d.options) as o from (select distinct i.options from item i where i.options is not null) d
+  ), judged as materialized (
+    select i.*, opt.o, q.queue_name is null as no_queue,
+      coalesce((opt.o).available_at, v_now) as available_at,
+      coalesce(
+        case when q.queue_name is null then format('queue "%s" does not exist', i.queue_name) end,
+        absurd.name_error('task name', i.task_name),
+        case when i.idempotency_key is not null then absurd.name_error('idempotency key', i.idempotency_key) end,
+        (opt.o).error,
+        case when octet_length(i.params::text) > q.max_payload_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
+          i.task_name, octet_length(i.params::text), i.queue_name, q.max_payload_bytes) end) as problem,
+      octet_length(i.params::text) > q.max_payload_bytes as too_large
+    from item i
+    left join absurd.queues q on q.queue_name = i.queue_name
+    left join opt on opt.options = i.options
+  ), new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    select j.task_id, j.queue_name, j.task_name, coalesce(j.params, 'null'), coalesce(j.headers, (j.o).headers), (j.o).retry_strategy,
+      (j.o).max_attempts, (j.o).max_delay, (j.o).max_duration, coalesce((j.o).priority, 0), j.idempotency_key, (j.o).parent_task_id, v_now
+    from judged j
+    where j.problem is null and (j.owner is null or j.owner = j.task_id)
+    order by j.ord
+    on conflict (task_id) do nothing
+    returning tasks.task_id
+  ), new_run as (
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+    select j.run_id, j.task_id, j.queue_name, case when j.available_at > v_now then 'sleeping' else 'pending' end, 1,
+      coalesce((j.o).priority, 0), j.available_at, j.available_at + make_interval(secs => (j.o).max_delay), (j.o).max_duration
+    from judged j
+    where j.task_id in (select n.task_id from new_task n)
+    order by j.ord
+    returning runs.queue_name, runs.state
+  ), told as (
+    select absurd.notify_queues(array_agg(distinct n.queue_name)) from new_run n where n.state = 'pending' having count(*) > 0
+  )
+  select
+    case when j.problem is null then coalesce(j.owner, j.task_id) end,
+    case when j.problem is null then coalesce(old_run.run_id, old_task.run_id, j.run_id) end,
+    coalesce(old_run.attempt, old_task.attempt, 1),
+    j.problem is null and (j.owner is null or j.owner = j.task_id),
+    case when j.problem is null then 'ok' when j.no_queue then 'no_queue' when j.too_large then 'too_large' else 'invalid' end,
+    j.problem
+  from judged j
+  left join absurd.tasks old_task on old_task.task_id = j.owner and j.owner <> j.task_id
+  left join absurd.runs old_run on old_run.task_id = j.owner and j.owner <> j.task_id
+  left join (select count(*) as n from told) t on true
+  order by j.ord;
+end $$;
+
+-- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
+-- A key of a queue that does not exist, or one that is no valid key, is left alone: spawn_tasks refuses its item.
+create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off
+as $$
+begin
+  insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
+  select u.queue_name, u.key, u.task_id
+  from unnest(p_queue_names, p_keys, p_task_ids) with ordinality as u(queue_name, key, task_id, ord)
+  join absurd.queues q on q.queue_name = u.queue_name
+  where u.key is not null and absurd.name_error('', u.key) is null
+  order by u.queue_name, u.key, u.ord
+  on conflict (queue_name, idempotency_key) do nothing;
+  return array(
+    select k.task_id
+    from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
+    left join absurd.idempotency_keys k on k.queue_name = u.queue_name and k.idempotency_key = u.key
+    order by u.ord);
+end $$;
+
+-- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
+-- status: ok, lost, cancelled; else the first item's problem, and then nothing was spawned.
+-- state: [{"task_id", "run_id", "created"}, …] in the order given; when the step was done before, what it recorded then.
+create or replace function absurd.spawn_children(
+  p_owner_task_id uuid, p_owner_run_id uuid, p_owner_epoch integer, p_step_name text, p_position integer,
+  p_queue_names text[], p_task_ids uuid[], p_run_ids uuid[], p_task_names text[], p_params json[], p_headers json[],
+  p_options jsonb[], p_idempotency_keys text[])
+returns table (status text, message text, state json)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_status text;
+  v_message text;
+  v_state json;
+begin
+  v_status := (absurd.fence_runs(array[p_owner_task_id], array[p_owner_run_id], array[p_owner_epoch]))[1];
+  if v_status <> 'ok' then
+    return query select v_status, null::text, null::json;
+    return;
+  end if;
+  select c.state into v_state from absurd.checkpoints c where c.task_id = p_owner_task_id and c.step_name = p_step_name;
+  if found then
+    return query select 'ok', null::text, v_state;
+    return;
+  end if;
+  -- All or none: the items go in inside a block, and a refused one rolls the block back.
+  begin
+    select min(s.status) filter (where s.status <> 'ok'), min(s.message) filter (where s.status <> 'ok'),
+      json_agg(json_build_object('task_id', s.task_id, 'run_id', s.run_id, 'created', s.created) order by s.ord)
+    into v_status, v_message, v_state
+    from absurd.spawn_tasks(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, p_idempotency_keys)
+      with ordinality as s(task_id, run_id, attempt, created, status, message, ord);
+    if v_status is not null then
+      raise exception using errcode = 'AB012';
+    end if;
+  exception when sqlstate 'AB012' then
+    return query select v_status, v_message, null::json;
+    return;
+  end;
+  insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
+  values (p_owner_task_id, p_step_name, p_position, v_state, p_owner_run_id, absurd.current_time());
+  return query select 'ok', null::text, v_state;
+end $$;

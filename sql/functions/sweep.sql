@@ -1,0 +1,80 @@
+-- What time does to live rows, in bounded pieces and off the claim path: expired leases, deadlines, dead workers, events that an
+-- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
+create or replace function absurd.sweep(p_limit integer default 200)
+returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
+language plpgsql volatile as $$
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
+    return query select 0, 0, 0, 0;
+    return;
+  end if;
+  delete from absurd.waits w where w.kind = 'client' and w.expires_at < absurd.current_time();
+  return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+end $$;
+
+-- Ends attempts whose lease has run out.
+create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select e.run_id from (
+      select r.run_id from absurd.runs r
+      where r.state = 'running' and r.lease_expires_at <= absurd.current_time()
+      order by r.lease_expires_at limit p_limit
+      for update skip locked) e);
+begin
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
+      select json_build_object('name', '$ClaimTimeout', 'message', format('worker %s did not renew the lease that ran out at %s',
+        coalesce(r.worker_id, '(unknown)'), r.lease_expires_at))
+      from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  return cardinality(v_run_ids);
+end $$;
+
+-- Cancels tasks that were not started within max_delay or have used up max_duration.
+create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select e.run_id from (
+      select r.run_id from absurd.runs r
+      where r.deadline_at <= absurd.current_time()
+      order by r.deadline_at limit p_limit
+      for update skip locked) e);
+begin
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids,
+      array(select case when r.state = 'running' then 'duration' else 'delay' end
+        from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord),
+      array(select json_build_object('name', '$Cancelled', 'message',
+          case when r.state = 'running' then 'the task has used up its max_duration' else 'the task was not started within its max_delay' end)
+        from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  return cardinality(v_run_ids);
+end $$;
+
+-- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
+create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_event record;
+  v_count integer := 0;
+begin
+  for v_event in
+    select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
+  loop
+    if pg_try_advisory_xact_lock(absurd.event_lock_key(v_event.queue_name, v_event.event_name)) then
+      perform absurd.deliver_event(v_event.seq);
+      update absurd.events e set delivered = true where e.seq = v_event.seq;
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end $$;

@@ -1,0 +1,81 @@
+-- Makes a worker known, or known again after its row was swept away.
+create or replace function absurd.register_worker(
+  p_worker_id text, p_queue_names text[], p_hostname text, p_pid integer, p_version text, p_concurrency integer,
+  p_lease_seconds double precision, p_session_key bigint default null)
+returns void
+language sql volatile as $$
+  insert into absurd.workers (worker_id, queue_names, hostname, pid, version, concurrency, lease_seconds, session_key, started_at, heartbeat_at)
+  values (p_worker_id, p_queue_names, p_hostname, p_pid, p_version, p_concurrency, p_lease_seconds, p_session_key,
+    absurd.current_time(), absurd.current_time())
+  on conflict (worker_id) do update
+  set heartbeat_at = excluded.heartbeat_at, session_key = excluded.session_key, missing_since = null
+$$;
+
+-- The advisory lock by which the others see that a worker's session lives.
+create or replace function absurd.worker_lock_key(p_worker_id text) returns bigint
+language sql immutable parallel safe as $$
+  select hashtextextended('absurd worker ' || p_worker_id, 0)
+$$;
+
+-- Says that a worker lives. False: its row is gone, register again.
+create or replace function absurd.heartbeat_worker(p_worker_id text, p_running integer) returns boolean
+language sql volatile as $$
+  with beat as (
+    update absurd.workers w set heartbeat_at = absurd.current_time(), running = p_running, missing_since = null
+    where w.worker_id = p_worker_id
+    returning 1
+  )
+  select exists (select from beat)
+$$;
+
+-- Says whether a worker has free slots and waits for notifications.
+create or replace function absurd.set_worker_idle(p_worker_id text, p_idle boolean) returns void
+language sql volatile as $$
+  update absurd.workers w set idle = p_idle where w.worker_id = p_worker_id and w.idle <> p_idle
+$$;
+
+-- Forgets a worker that stops.
+create or replace function absurd.unregister_worker(p_worker_id text) returns void
+language sql volatile as $$
+  delete from absurd.workers w where w.worker_id = p_worker_id
+$$;
+
+-- Finds workers whose session has been gone for two seconds (a reconnect takes less) and ends the attempts they held;
+-- forgets rows without a heartbeat. Returns how many attempts were ended.
+create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[];
+begin
+  update absurd.workers w
+  set missing_since = case when s.alive then null else coalesce(w.missing_since, v_now) end
+  from (
+    select k.worker_id, exists (
+      select from pg_locks l
+      where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and l.classid::bigint = (k.session_key >> 32) & 4294967295 and l.objid::bigint = k.session_key & 4294967295) as alive
+    from absurd.workers k
+    where k.session_key is not null
+  ) s
+  where w.worker_id = s.worker_id and s.alive = (w.missing_since is not null);
+  v_run_ids := array(
+    select d.run_id from (
+      select r.run_id
+      from absurd.runs r
+      join absurd.workers w on w.worker_id = r.worker_id
+      where r.state = 'running' and w.missing_since < v_now - interval '2 seconds'
+      order by r.run_id
+      limit p_limit
+      for update of r skip locked) d);
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
+      select json_build_object('name', '$WorkerLost', 'message', format('worker %s vanished while it held this run', r.worker_id))
+      from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  delete from absurd.workers w
+  where (w.missing_since < v_now - interval '2 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
+  return cardinality(v_run_ids);
+end $$;
