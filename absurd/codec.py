@@ -1,0 +1,236 @@
+"""JSON in and out, exactly: what is stored comes back equal, or is refused by name before anything is stored.
+
+orjson does the work where it is exact. It turns NaN into null, refuses integers beyond 64 bits when writing and rounds them when
+reading; those cases go through the standard library. PostgreSQL's ``jsonb`` cannot hold NUL characters and lone surrogates, so
+both are refused here, by the path at which they stand.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from absurd.errors import SerializationError, ValidationError
+
+if typing.TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+# An integer that may not fit into 64 bits has at least this many digits.
+_LONG_NUMBER = re.compile(r"[0-9]{19}")
+# A reader's depth limit: deeper values would be stored but could not be read back by every client.
+_MAX_DEPTH = 200
+
+
+def encode(value: Any, what: str) -> str:
+    """JSON text of a value.
+
+    Args:
+        value: what JSON can hold; tuples become arrays, enums their values, UUIDs strings.
+        what: names the value in errors, such as ``result of step "charge"``.
+
+    Raises:
+        SerializationError: it is no JSON, or holds NaN, an infinity, a NUL character or a lone surrogate.
+    """
+    try:
+        raw = orjson.dumps(value, option=_OPTIONS)
+    except (TypeError, RecursionError) as error:
+        return _encode_slowly(value, what, error)
+    # NaN and infinities come out as null: look closer wherever there is one.
+    if b"null" in raw or b"\\u0000" in raw:
+        return _encode_slowly(value, what, None)
+    return raw.decode()
+
+
+def decode(text: str) -> Any:
+    """The value of a JSON text, with integers of any size."""
+    if _LONG_NUMBER.search(text):
+        return json.loads(text)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
+def copy_through_json(value: Any, text: str) -> Any:
+    """What a reader of ``text`` will get for ``value``: the first run returns this too, so that replay is no different."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    return decode(text)
+
+
+def _encode_slowly(value: Any, what: str, error: BaseException | None) -> str:
+    try:
+        _refuse_unstorable(value, what, "$", 0)
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_as_json)
+    except SerializationError:
+        raise
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise SerializationError(f"{what} cannot be stored as JSON: {problem}") from error
+
+
+def _as_json(value: Any) -> Any:
+    """What orjson converts by itself, for the standard library."""
+    import enum
+    import uuid
+
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
+def _refuse_unstorable(value: Any, what: str, path: str, depth: int) -> None:
+    """Raises for the first part of a value that JSON or PostgreSQL cannot hold, saying where it stands."""
+    if depth > _MAX_DEPTH:
+        raise SerializationError(f"{what} is nested more than {_MAX_DEPTH} levels deep, or contains itself")
+    if isinstance(value, str):
+        _refuse_text(value, what, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SerializationError(f"{what} holds {value!r} at {path}, which JSON has no way to write; use None or a string")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SerializationError(f"{what} has the key {key!r} ({type(key).__name__}) at {path}; JSON keys are strings")
+            _refuse_text(key, what, path)
+            _refuse_unstorable(item, what, f"{path}.{key}", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _refuse_unstorable(item, what, f"{path}[{index}]", depth + 1)
+    elif value is not None and not isinstance(value, (int, float)):
+        try:
+            _as_json(value)
+        except TypeError:
+            raise SerializationError(_no_json(value, what, path)) from None
+
+
+def _refuse_text(value: str, what: str, path: str) -> None:
+    if "\x00" in value:
+        raise SerializationError(f"{what} holds a NUL character (\\u0000) at {path}, which PostgreSQL cannot store; remove or encode it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        bad = value[error.start]
+        raise SerializationError(
+            f"{what} holds the lone surrogate {bad!a} at {path}, which is no Unicode text; decode bytes with errors='replace'"
+        ) from None
+
+
+def _no_json(value: Any, what: str, path: str) -> str:
+    name = type(value).__name__
+    hint = "return plain dicts, lists, strings, numbers, booleans or None"
+    if hasattr(value, "__dataclass_fields__") or hasattr(value, "model_dump") or hasattr(value, "isoformat"):
+        hint = f"declare the type, as return annotation or with type={name}, or convert it yourself"
+    return f"{what} holds a value of type {name} at {path}, which is no JSON; {hint}"
+
+
+class Codec(Protocol):
+    """How values of a declared type are stored and read."""
+
+    def encode(self, value: Any, what: str) -> str:
+        """JSON text of a value; raises ``SerializationError`` or ``ValidationError``."""
+
+    def decode(self, text: str, what: str) -> Any:
+        """The value of a JSON text; raises ``ValidationError`` when it does not fit the type."""
+
+
+class PlainCodec:
+    """Values without a declared type: JSON as it is."""
+
+    def encode(self, value: Any, what: str) -> str:
+        return encode(value, what)
+
+    def decode(self, text: str, what: str) -> Any:
+        return decode(text)
+
+
+class TypedCodec:
+    """Values of a declared type (dataclass, TypedDict, pydantic model, datetime, …), through pydantic both ways."""
+
+    def __init__(self, adapter: TypeAdapter[Any], name: str) -> None:
+        self._adapter = adapter
+        self._name = name
+
+    def encode(self, value: Any, what: str) -> str:
+        try:
+            plain = self._adapter.dump_python(self._adapter.validate_python(value), mode="json")
+        except Exception as error:
+            raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
+        return encode(plain, what)
+
+    def decode(self, text: str, what: str) -> Any:
+        try:
+            return self._adapter.validate_json(text)
+        except Exception as error:
+            raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
+
+
+PLAIN = PlainCodec()
+_PLAIN_TYPES = (Any, object, dict, list, str, int, float, bool, None, type(None), typing.Mapping, Mapping)
+
+
+def codec_for(declared: Any) -> Codec:
+    """The codec for a declared type; plain JSON for ``Any``, ``dict``, ``list`` and the like."""
+    if _is_plain(declared):
+        return PLAIN
+    try:
+        return _typed_codec(declared)
+    except TypeError:  # unhashable annotation, such as Annotated[..., [..]]
+        return _make_typed_codec(declared)
+
+
+def _is_plain(declared: Any) -> bool:
+    if declared in _PLAIN_TYPES or isinstance(declared, (str, typing.TypeVar, typing.ForwardRef)):
+        return True
+    origin = typing.get_origin(declared)
+    if origin in (dict, list, typing.Union, types.UnionType, Mapping):
+        return all(_is_plain(argument) for argument in typing.get_args(declared))
+    return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _typed_codec(declared: Any) -> Codec:
+    return _make_typed_codec(declared)
+
+
+def _make_typed_codec(declared: Any) -> Codec:
+    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+
+    try:
+        return TypedCodec(TypeAdapter(declared), getattr(declared, "__name__", str(declared)))
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise SerializationError(
+            f"type {declared!r} cannot be stored: declare a dataclass, TypedDict, pydantic model or JSON type ({error.message})"
+        ) from None
+
+
+def return_codec(fn: Callable[..., Any]) -> Codec:
+    """The codec for what a function returns, by its annotation; plain JSON when it has none that can be read."""
+    return codec_for(_annotations(fn).get("return", Any))
+
+
+def first_parameter_codec(fn: Callable[..., Any]) -> Codec:
+    """The codec for a handler's params: the annotation of its first parameter."""
+    import inspect
+
+    hints = _annotations(fn)
+    names = list(inspect.signature(fn).parameters)
+    return codec_for(hints.get(names[0], Any)) if names else PLAIN
+
+
+def _annotations(fn: Callable[..., Any]) -> dict[str, Any]:
+    if not getattr(fn, "__annotations__", None):
+        return {}
+    try:
+        return typing.get_type_hints(fn, include_extras=True)
+    except Exception:  # a name that exists for the type checker only: the function is untyped then
+        return {}

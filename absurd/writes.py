@@ -1,0 +1,160 @@
+"""What a running task asks the writer for: one dataclass per kind, and who holds the run that asks.
+
+Each write is answered by a ``WriteResult`` through a future; the writer sends everything that is pending as one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from absurd.types import SpawnRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The fence of a run: nobody but the holder of this epoch may write for it."""
+
+    queue_name: str
+    task_id: UUID
+    run_id: UUID
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCheckpoint:
+    """A step is done; ``state`` is JSON text."""
+
+    holder: Holder
+    step_name: str
+    position: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One awaited thing: an event of a queue after ``since``, or the end of a task."""
+
+    step_name: str
+    event_queue: str | None = None
+    event_name: str | None = None
+    since: int | None = None
+    task_id: UUID | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that the SQL functions take."""
+        if self.task_id is not None:
+            return {"step": self.step_name, "task": str(self.task_id)}
+        return {"step": self.step_name, "queue": self.event_queue, "event": self.event_name, "since": self.since}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckWaits:
+    """Is the wait over already? ``needed`` of ``waits`` have to arrive."""
+
+    holder: Holder
+    position: int
+    needed: int
+    waits: Sequence[Wait]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Put the run to sleep until its time or its arrivals, whichever is first.
+
+    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes; ``wake_at`` or ``timeout`` (seconds).
+    """
+
+    holder: Holder
+    position: int
+    needed: int = 0
+    waits: Sequence[Wait] = ()
+    wake_at: datetime | None = None
+    timeout: float | None = None
+    timer_step: str | None = None
+    timer_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnChildren:
+    """Spawn tasks and record who they are as one step of the parent."""
+
+    holder: Holder
+    step_name: str
+    position: int
+    requests: Sequence[SpawnRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """Emit an event and record that as a step; ``payload`` is JSON text."""
+
+    holder: Holder
+    step_name: str
+    position: int
+    event_queue: str
+    event_name: str
+    payload: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendLease:
+    """Renew the lease now, for ``seconds``."""
+
+    holder: Holder
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The handler returned; ``result`` is JSON text."""
+
+    holder: Holder
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The handler raised; ``failure`` is JSON text."""
+
+    holder: Holder
+    failure: str
+    retryable: bool = True
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hand the run back without charging an attempt, after ``delay`` seconds; ``note`` says why."""
+
+    holder: Holder
+    delay: float = 0.0
+    note: str | None = None
+
+
+Write = RecordCheckpoint | CheckWaits | Suspend | SpawnChildren | EmitEvent | ExtendLease | Complete | Fail | Release
+ENDINGS = (Complete, Fail, Suspend, Release)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """How a write went: ``ok``, ``lost``, ``cancelled``, ``waiting``, ``no_queue``, ``no_task``, ``invalid``, ``too_large``; ``detail`` by kind."""
+
+    status: str
+    detail: Any = None
+
+
+OK = WriteResult("ok")
+
+
+class WriteFuture(Protocol):
+    """Where an answer goes: an ``asyncio.Future`` of the engine's loop or a ``concurrent.futures.Future``."""
+
+    def set_result(self, result: WriteResult, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+    def done(self) -> bool: ...
