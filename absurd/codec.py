@@ -142,6 +142,9 @@ class Codec(Protocol):
     def decode(self, text: str, what: str) -> Any:
         """The value of a JSON text; raises ``ValidationError`` when it does not fit the type."""
 
+    def load(self, value: Any, what: str) -> Any:
+        """The same, of a value that has been read from JSON already."""
+
 
 class PlainCodec:
     """Values without a declared type: JSON as it is."""
@@ -151,6 +154,9 @@ class PlainCodec:
 
     def decode(self, text: str, what: str) -> Any:
         return decode(text)
+
+    def load(self, value: Any, what: str) -> Any:
+        return value
 
 
 class TypedCodec:
@@ -172,6 +178,9 @@ class TypedCodec:
             return self._adapter.validate_json(text)
         except Exception as error:
             raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
+
+    def load(self, value: Any, what: str) -> Any:
+        return self.decode(encode(value, what), what)
 
 
 PLAIN = PlainCodec()

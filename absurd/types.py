@@ -120,12 +120,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One recorded effect of a task; ``state`` is JSON text."""
+    """One recorded effect of a task."""
 
     step_name: str
     position: int
     kind: str
-    state: str
+    state: Any
     event_seq: int | None = None
 
 

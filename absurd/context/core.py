@@ -1,0 +1,355 @@
+"""What a context does, once for sync and async handlers: generators that yield the operations their shell performs.
+
+The rules of replay live here. Every effect has a name and a place; an effect that is recorded is answered from the history; a new
+one begins only when everything before it is durable (``Settle``), and is itself sent at once, without waiting (``Send``).
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, return_codec
+from absurd.context.durations import check_moment, check_seconds, check_timeout
+from absurd.context.history import History, parse_checkpoints
+from absurd.context.ops import SETTLE, Ask, Call, LoadMore, Op, Pause, Send, Transact
+from absurd.errors import (
+    AbsurdError,
+    ContextError,
+    InvalidOptionError,
+    NonRetryableError,
+    PayloadTooLargeError,
+    QueueNotFoundError,
+    RunCancelled,
+    RunInterrupted,
+    RunLost,
+    RunSuspended,
+    TaskNotFoundError,
+    TimeoutError,
+)
+from absurd.registry import check_name
+from absurd.types import Checkpoint, ClaimedRun, SpawnRequest
+from absurd.writes import (
+    CheckWaits,
+    EmitEvent,
+    ExtendLease,
+    Holder,
+    RecordCheckpoint,
+    SpawnChildren,
+    Suspend,
+    Wait,
+    WriteResult,
+)
+
+Steps = Generator[Op, Any, Any]
+
+# Names that begin with this belong to the library: waits, sleeps, spawns, emits.
+RESERVED = "$"
+
+
+class Core:
+    """The state of one run and the effects it may have."""
+
+    def __init__(self, run: ClaimedRun, *, max_payload_bytes: int, strict: bool = False) -> None:
+        self.run = run
+        self.holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
+        self.history = History(
+            run.checkpoints, run.checkpoint_count, task=f'task "{run.task_name}" {run.task_id}', strict=strict
+        )
+        self.max_payload_bytes = max_payload_bytes
+        self.suspension: Suspend | None = None
+        self.interruption: RunInterrupted | None = None
+        self._uses: dict[str, int] = {}
+        self._position = 0
+        self._calls_in_flight = 0
+
+    # -- what every effect begins with ------------------------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raises again what has ended the run, for code that caught it and goes on."""
+        if self.interruption is not None:
+            raise self.interruption
+
+    def interrupt(self, signal: RunInterrupted) -> None:
+        """Ends the run at its next call of the context; the first reason stands."""
+        if self.interruption is None:
+            self.interruption = signal
+
+    def _next(self, base: str) -> tuple[str, int]:
+        self.check_usable()
+        uses = self._uses[base] = self._uses.get(base, 0) + 1
+        position, self._position = self._position, self._position + 1
+        return (base if uses == 1 else f"{base}#{uses}"), position
+
+    def _recall(self, name: str, position: int) -> Generator[Op, Any, Checkpoint | None]:
+        """The recorded effect of that name, if there is one; a long history is fetched as far as needed."""
+        found = yield from self._peek(name)
+        if found is None:
+            self.history.go_live(name, position)
+        else:
+            self.history.replay(found, position)
+        return found
+
+    def _peek(self, name: str) -> Generator[Op, Any, Checkpoint | None]:
+        found = self.history.find(name)
+        while found is None and self.history.incomplete:
+            self.history.extend((yield LoadMore(*self.history.last_place)))
+            found = self.history.find(name)
+        return found
+
+    def check(self, answer: WriteResult) -> WriteResult:
+        """Raises the control signal of a write that found the run in other hands."""
+        if answer.status == "cancelled":
+            self.interrupt(RunCancelled(f"task {self.run.task_id} has been cancelled"))
+        elif answer.status == "lost":
+            self.interrupt(RunLost(f"run {self.run.run_id} is held by another worker or has ended"))
+        self.check_usable()
+        return answer
+
+    def encode(self, codec: Codec, value: Any, what: str) -> str:
+        """JSON text of a value within the queue's limit."""
+        text = codec.encode(value, what)
+        if len(text) * 4 > self.max_payload_bytes and (size := len(text.encode())) > self.max_payload_bytes:
+            raise PayloadTooLargeError(
+                f'{what} has {size} bytes; queue "{self.run.queue_name}" allows {self.max_payload_bytes}. Store it elsewhere and '
+                "return a reference, or raise max_payload_bytes of the queue"
+            )
+        return text
+
+    # -- steps --------------------------------------------------------------------------------------------------------------
+
+    def step(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], declared: Any, retries: int, retry_delay: float, backoff: float
+    ) -> Steps:
+        """``ctx.step``: runs fn unless its result is recorded."""
+        key, position = self._next(_user_step(name))
+        codec = codec_for(declared) if declared is not None else return_codec(fn)
+        recorded = yield from self._recall(key, position)
+        if recorded is not None:
+            return codec.load(recorded.state, f'the recorded result of step "{key}"')
+        yield SETTLE
+        value = yield from self._attempt(fn, args, retries, retry_delay, backoff)
+        return (yield from self._record(key, position, codec, value))
+
+    def own_step(self, name: str, fn: Callable[[], Any], codec: Codec = PLAIN) -> Steps:
+        """A small step of the library's own, such as the current time: no predecessor has to be durable for it."""
+        key, position = self._next(f"{RESERVED}{name}")
+        recorded = yield from self._recall(key, position)
+        if recorded is not None:
+            return codec.load(recorded.state, name)
+        return (yield from self._record(key, position, codec, fn()))
+
+    def _attempt(self, fn: Callable[..., Any], args: tuple[Any, ...], retries: int, delay: float, backoff: float) -> Steps:
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidOptionError(f"retries must be a whole number of 0 or more, not {retries!r}")
+        check_seconds("retry_delay", delay)
+        while True:
+            self._calls_in_flight += 1
+            try:
+                return (yield Call(fn, args))
+            except NonRetryableError:
+                raise
+            except Exception:
+                if retries <= 0:
+                    raise
+            finally:
+                self._calls_in_flight -= 1
+            retries -= 1
+            self.check_usable()
+            yield Pause(delay)
+            delay *= backoff
+
+    def _record(self, key: str, position: int, codec: Codec, value: Any) -> Steps:
+        what = f'result of step "{key}"'
+        text = self.encode(codec, value, what)
+        self.check_usable()
+        yield Send(RecordCheckpoint(self.holder, key, position, text))
+        return copy_through_json(value, text) if codec is PLAIN else codec.decode(text, what)
+
+    def transaction(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], declared: Any) -> Steps:
+        """``ctx.transaction``: fn's writes and the checkpoint commit together."""
+        key, position = self._next(_user_step(name))
+        codec = codec_for(declared) if declared is not None else return_codec(fn)
+        recorded = yield from self._recall(key, position)
+        if recorded is not None:
+            return codec.load(recorded.state, f'the recorded result of step "{key}"')
+        yield SETTLE
+        self._calls_in_flight += 1
+        try:
+            text = yield Transact(key, position, fn, args, codec)
+        finally:
+            self._calls_in_flight -= 1
+        return codec.decode(text, f'result of step "{key}"')
+
+    def now(self) -> Steps:
+        """``ctx.now``."""
+        return self.own_step("now", lambda: datetime.now(timezone.utc), codec_for(datetime))
+
+    def random(self) -> Steps:
+        """``ctx.random``."""
+        return self.own_step("random", random.random)
+
+    def make_uuid(self) -> Steps:
+        """``ctx.uuid4``."""
+        return self.own_step("uuid", uuid.uuid4, codec_for(uuid.UUID))
+
+    # -- waits --------------------------------------------------------------------------------------------------------------
+
+    def sleep(self, name: str | None, *, seconds: Any = None, until: Any = None) -> Steps:
+        """``ctx.sleep_for`` and ``ctx.sleep_until``: suspends."""
+        duration = check_seconds("seconds", seconds) if until is None else None
+        moment = check_moment("until", until) if until is not None else None
+        key, position = self._next(_user_step(name) if name is not None else f"{RESERVED}sleep")
+        if (yield from self._recall(key, position)) is None:
+            self._suspend(
+                Suspend(self.holder, position, wake_at=moment, timeout=duration, timer_step=key, timer_kind="sleep"), "sleep"
+            )
+
+    def await_event(self, name: str, timeout: Any, since: int | None, queue: str | None, step_name: str | None) -> Steps:
+        """``ctx.await_event`` and ``ctx.next_event``: the checkpoint of the arrival."""
+        check_name("event name", name)
+        base = _user_step(step_name) if step_name is not None else f"{RESERVED}await:{name}"
+        seconds = check_timeout(timeout)
+        key, position = self._next(base)
+        wait = Wait(key, queue or self.run.queue_name, name, _check_since(since))
+        (arrival,) = yield from self._wait(key, position, [wait], 1, seconds, f'event "{name}"')
+        return arrival[1]
+
+    def await_events(self, names: Sequence[str], needed: int, timeout: Any, queue: str | None) -> Steps:
+        """``ctx.await_any`` and ``ctx.await_all`` of events: pairs of index and checkpoint."""
+        if isinstance(names, str) or not names:
+            raise InvalidOptionError(f"a list of at least one event name is needed, not {names!r}")
+        if len(set(names)) != len(names):
+            raise InvalidOptionError(f"each event name may be given once, not {list(names)!r}")
+        for name in names:
+            check_name("event name", name)
+        seconds = check_timeout(timeout)
+        kind = "any" if needed == 1 else "all"
+        key, position = self._next(f"{RESERVED}await_{kind}:{'|'.join(sorted(names))}"[:400])
+        places = {name: place for place, name in enumerate(sorted(names))}
+        waits = [Wait(f"{key}/{places[name]}", queue or self.run.queue_name, name) for name in names]
+        return (yield from self._wait(key, position, waits, needed, seconds, f"{kind} of the events {list(names)!r}"))
+
+    def await_tasks(self, task_ids: Sequence[uuid.UUID], timeout: Any) -> Steps:
+        """``ctx.await_task`` and ``ctx.gather``: how each of the tasks ended, in the order given."""
+        seconds = check_timeout(timeout)
+        key, position = self._next(f"{RESERVED}await_task:{task_ids[0]}" if len(task_ids) == 1 else f"{RESERVED}gather")
+        unique = list(dict.fromkeys(task_ids))
+        waits = [Wait(key if len(task_ids) == 1 else f"{key}/{task_id}", task_id=task_id) for task_id in unique]
+        what = f"task {unique[0]}" if len(unique) == 1 else f"{len(unique)} tasks"
+        arrivals = yield from self._wait(key, position, waits, len(waits), seconds, what)
+        by_id = {unique[index]: checkpoint.state for index, checkpoint in arrivals}
+        return [by_id[task_id] for task_id in task_ids]
+
+    def _wait(
+        self, key: str, position: int, waits: list[Wait], needed: int, timeout: float | None, what: str
+    ) -> Generator[Op, Any, list[tuple[int, Checkpoint]]]:
+        """The first ``needed`` arrivals, as pairs of index and checkpoint; suspends the run until they are there.
+
+        A timeout is a checkpoint like an arrival, so that it holds on every replay, whatever comes later.
+        """
+        single = len(waits) == 1 and waits[0].step_name == key
+        over = yield from self._peek(key)
+        if over is not None and over.kind == "timeout":
+            self.history.replay(over, position)
+            self.history.drop(wait.step_name for wait in waits if not single)
+            raise TimeoutError(f"{what} did not come within {timeout} s" if timeout is not None else f"{what} did not come in time")
+        found = []
+        for index, wait in enumerate(waits):
+            checkpoint = yield from self._peek(wait.step_name)
+            if checkpoint is not None:
+                found.append((index, checkpoint))
+        if len(found) >= needed:
+            for _, checkpoint in found:
+                self.history.replay(checkpoint, position)
+            return found[:needed]
+        self.history.go_live(key, position)
+        yield SETTLE
+        answer = self.check((yield Ask(CheckWaits(self.holder, position, needed, waits))))
+        if answer.status == "ok":
+            arrivals = {c.step_name: c for c in parse_checkpoints(answer.detail)}
+            self.history.add(arrivals.values())
+            return [(i, arrivals[w.step_name]) for i, w in enumerate(waits) if w.step_name in arrivals][:needed]
+        _raise_missing(answer, waits)
+        self._suspend(
+            Suspend(self.holder, position, needed, waits, timeout=timeout, timer_step=key, timer_kind="timeout"), f"wait for {what}"
+        )
+        raise AssertionError("unreachable: a suspension raises")
+
+    def _suspend(self, suspension: Suspend, what: str) -> None:
+        """Unwinds the handler; the engine puts the run to sleep when nothing of it runs any more."""
+        if self._calls_in_flight:
+            raise ContextError(
+                f"cannot {what} while {self._calls_in_flight} other step(s) of this task are running; await them first, "
+                "or use ctx.await_any, ctx.await_all or ctx.gather"
+            )
+        self.suspension = suspension
+        self.interrupt(RunSuspended(what))
+        self.check_usable()
+
+    # -- spawns, emits, heartbeat -------------------------------------------------------------------------------------------
+
+    def spawn(self, base: str, make_requests: Callable[[], Sequence[SpawnRequest]]) -> Steps:
+        """``ctx.spawn`` and ``ctx.spawn_many``: what was recorded of each child, ``{"task_id", "run_id", "created"}``."""
+        key, position = self._next(f"{RESERVED}spawn:{base}")
+        recorded = yield from self._recall(key, position)
+        if recorded is not None:
+            return recorded.state
+        requests = make_requests()
+        yield SETTLE
+        answer = self.check((yield Ask(SpawnChildren(self.holder, key, position, requests))))
+        _raise_refusal(answer)
+        return PLAIN.decode(answer.detail, "children")
+
+    def emit_event(self, name: str, payload: Any, queue: str | None) -> Steps:
+        """``ctx.emit_event``."""
+        check_name("event name", name)
+        key, position = self._next(f"{RESERVED}emit:{name}")
+        if (yield from self._recall(key, position)) is not None:
+            return
+        text = None if payload is None else encode(payload, f'payload of event "{name}"')
+        yield SETTLE
+        event_queue = queue or self.run.queue_name
+        answer = self.check((yield Ask(EmitEvent(self.holder, key, position, event_queue, name, text))))
+        _raise_refusal(answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue')
+
+    def heartbeat(self, seconds: float) -> Steps:
+        """``ctx.heartbeat``."""
+        self.check_usable()
+        self.check((yield Ask(ExtendLease(self.holder, check_seconds("seconds", seconds)))))
+
+
+def _user_step(name: str) -> str:
+    check_name("step name", name)
+    if name.startswith(RESERVED):
+        raise InvalidOptionError(f"step name {name!r} begins with {RESERVED!r}, which is kept for the library's own steps")
+    return name
+
+
+def _check_since(since: object) -> int | None:
+    if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
+        raise InvalidOptionError(f"since must be the seq of an event, not {since!r}")
+    return since
+
+
+def _raise_missing(answer: WriteResult, waits: Sequence[Wait]) -> None:
+    if answer.status == "no_queue":
+        names = sorted({w.event_queue for w in waits if w.event_queue})
+        raise QueueNotFoundError(f"one of the queues {names} does not exist; create it with absurdctl create-queue")
+    if answer.status == "no_task":
+        raise TaskNotFoundError(f"one of the tasks {[str(w.task_id) for w in waits]} does not exist")
+
+
+def _raise_refusal(answer: WriteResult, no_queue: str | None = None) -> None:
+    if answer.status == "ok":
+        return
+    message = answer.detail or no_queue or answer.status
+    kinds: dict[str, type[AbsurdError]] = {
+        "no_queue": QueueNotFoundError,
+        "too_large": PayloadTooLargeError,
+        "invalid": InvalidOptionError,
+    }
+    raise kinds.get(answer.status, AbsurdError)(no_queue if answer.status == "no_queue" and no_queue else str(message))

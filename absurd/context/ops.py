@@ -1,0 +1,67 @@
+"""What the core of a context asks its shell to do. The core is a generator that yields these; a shell performs them, blocking or awaiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from absurd.codec import Codec
+from absurd.writes import Write
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Wait until every checkpoint sent so far is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a write and go on; the next ``Settle`` waits for it."""
+
+    write: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send a write and wait for its ``WriteResult``."""
+
+    write: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a function of the user's and take its value."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait within the run, for ``seconds``."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Run a function of the user's in a transaction that also records the checkpoint; answers with the JSON text of its value."""
+
+    step_name: str
+    position: int
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    codec: Codec | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMore:
+    """Fetch the next piece of the history, after this place; answers with JSON text or ``None``."""
+
+    after_position: int
+    after_step: str
+
+
+Op = Settle | Send | Ask | Call | Pause | Transact | LoadMore
+SETTLE = Settle()

@@ -1,0 +1,193 @@
+"""Queries of the worker about runs: claim, record, wait, end. Items go in as arrays, one status per item comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from absurd.queries.query import Query, Row, scalar
+from absurd.types import ClaimedRun
+from absurd.writes import (
+    CheckWaits,
+    Complete,
+    EmitEvent,
+    ExtendLease,
+    Fail,
+    Holder,
+    RecordCheckpoint,
+    Release,
+    SpawnChildren,
+    Suspend,
+    WriteResult,
+)
+
+_CLAIM = """
+select task_id, run_id, epoch, attempt, task_name, params, headers, max_attempts, parent_task_id, deadline_at, checkpoint_count, checkpoints
+from absurd.claim_runs(%s, %s, %s::float8, %s::int)"""
+
+
+def claim_runs(queue_name: str, worker_id: str, lease_seconds: float, limit: int) -> Query[list[ClaimedRun]]:
+    """Up to ``limit`` ready runs of a queue, now this worker's."""
+
+    def decode(rows: list[Row]) -> list[ClaimedRun]:
+        return [ClaimedRun(queue_name, *row) for row in rows]
+
+    return Query(_CLAIM, (queue_name, worker_id, lease_seconds, limit), decode)
+
+
+def read_checkpoints(task_id: UUID, after_position: int, after_step: str) -> Query[str | None]:
+    """The next piece of a long history, as JSON text."""
+    return Query("select absurd.read_checkpoints(%s, %s::int, %s)", (task_id, after_position, after_step), scalar)
+
+
+def promote_due(queue_name: str) -> Query[tuple[int, datetime | None, float | None]]:
+    """Makes due sleepers ready: how many, when the next is due, and in how many seconds that is by the database's clock."""
+    sql = """
+        select promoted, next_due, extract(epoch from next_due - absurd.current_time())::float8
+        from absurd.promote_due(%s)"""
+    return Query(sql, (queue_name,), lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
+
+
+def _statuses(rows: list[Row]) -> list[WriteResult]:
+    return [WriteResult(status) for status in rows[0][0]]
+
+
+def _fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[UUID], list[int]]:
+    return [h.task_id for h in holders], [h.run_id for h in holders], [h.epoch for h in holders]
+
+
+def record_checkpoints(items: Sequence[RecordCheckpoint]) -> Query[list[WriteResult]]:
+    """Records completed steps."""
+    args = (
+        *_fences([i.holder for i in items]),
+        [i.step_name for i in items],
+        [i.position for i in items],
+        [i.state for i in items],
+    )
+    return Query(
+        "select absurd.record_checkpoints(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::json[])", args, _statuses
+    )
+
+
+def verify_checkpoint(holder: Holder, step_name: str) -> Query[str]:
+    """Whether a step whose commit was never answered has been recorded: ``ok``, ``missing``, ``lost`` or ``cancelled``."""
+    return Query("select absurd.verify_checkpoint(%s, %s, %s::int, %s)", (holder.task_id, holder.run_id, holder.epoch, step_name), scalar)
+
+
+def complete_runs(items: Sequence[Complete]) -> Query[list[WriteResult]]:
+    """Ends runs with a result."""
+    args = (*_fences([i.holder for i in items]), [i.result for i in items])
+    return Query("select absurd.complete_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[])", args, _statuses)
+
+
+def fail_runs(items: Sequence[Fail]) -> Query[list[WriteResult]]:
+    """Ends attempts with a failure."""
+    args = (
+        *_fences([i.holder for i in items]),
+        [i.failure for i in items],
+        [i.retryable for i in items],
+        [i.retry_at for i in items],
+    )
+    return Query(
+        "select absurd.fail_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[], %s::bool[], %s::timestamptz[])", args, _statuses
+    )
+
+
+def release_runs(items: Sequence[Release]) -> Query[list[WriteResult]]:
+    """Hands runs back without charging an attempt."""
+    args = (*_fences([i.holder for i in items]), [i.delay for i in items], [i.note for i in items])
+    return Query("select absurd.release_runs(%s::uuid[], %s::uuid[], %s::int[], %s::float8[], %s::text[])", args, _statuses)
+
+
+def release_forgotten(worker_id: str, known_run_ids: Sequence[UUID]) -> Query[int]:
+    """Hands back what this worker claimed without learning of it."""
+    return Query("select absurd.release_forgotten(%s, %s::uuid[])", (worker_id, list(known_run_ids)), scalar)
+
+
+def extend_leases(holders: Sequence[Holder], seconds: float) -> Query[list[WriteResult]]:
+    """Renews leases."""
+    return Query("select absurd.extend_leases(%s::uuid[], %s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses)
+
+
+def extend_lease_writes(items: Sequence[ExtendLease]) -> Query[list[WriteResult]]:
+    """Renews the leases of runs that asked for it, for the longest time that one of them asked for."""
+    return extend_leases([i.holder for i in items], max(i.seconds for i in items))
+
+
+def check_waits(items: Sequence[CheckWaits]) -> Query[list[WriteResult]]:
+    """Decides waits that can be decided at once; ``detail`` is the JSON text of the arrivals."""
+    args = (
+        *_fences([i.holder for i in items]),
+        [i.position for i in items],
+        [i.needed for i in items],
+        [_waits_json(i.waits) for i in items],
+    )
+    sql = """
+        select status, arrivals
+        from absurd.check_waits(%s::uuid[], %s::uuid[], %s::int[], %s::int[], %s::int[], %s::json[])"""
+    return Query(sql, args, lambda rows: [WriteResult(status, arrivals) for status, arrivals in rows])
+
+
+def suspend_runs(items: Sequence[Suspend]) -> Query[list[WriteResult]]:
+    """Puts runs to sleep."""
+    args = (
+        *_fences([i.holder for i in items]),
+        [i.position for i in items],
+        [i.needed for i in items],
+        [_waits_json(i.waits) for i in items],
+        [i.wake_at for i in items],
+        [i.timeout for i in items],
+        [i.timer_step for i in items],
+        [i.timer_kind for i in items],
+    )
+    sql = """
+        select absurd.suspend_runs(%s::uuid[], %s::uuid[], %s::int[], %s::int[], %s::int[], %s::json[],
+          %s::timestamptz[], %s::float8[], %s::text[], %s::text[])"""
+    return Query(sql, args, _statuses)
+
+
+def emit_events(items: Sequence[EmitEvent]) -> Query[list[WriteResult]]:
+    """Emits events from tasks, each with its checkpoint."""
+    args = (
+        *_fences([i.holder for i in items]),
+        [i.step_name for i in items],
+        [i.position for i in items],
+        [i.event_queue for i in items],
+        [i.event_name for i in items],
+        [i.payload for i in items],
+    )
+    sql = """
+        select absurd.emit_events(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::json[])"""
+    return Query(sql, args, _statuses)
+
+
+def spawn_children(item: SpawnChildren) -> Query[list[WriteResult]]:
+    """Spawns children of a task and records them; ``detail`` is the JSON text of what was recorded, or the problem."""
+    requests = item.requests
+    args = (
+        item.holder.task_id,
+        item.holder.run_id,
+        item.holder.epoch,
+        item.step_name,
+        item.position,
+        [r.queue_name for r in requests],
+        [r.task_id for r in requests],
+        [r.run_id for r in requests],
+        [r.task_name for r in requests],
+        [r.params for r in requests],
+        [r.headers for r in requests],
+        [r.options for r in requests],
+        [r.idempotency_key for r in requests],
+    )
+    sql = """
+        select status, coalesce(state::text, message)
+        from absurd.spawn_children(%s, %s, %s::int, %s, %s::int,
+          %s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::json[], %s::json[], %s::jsonb[], %s::text[])"""
+    return Query(sql, args, lambda rows: [WriteResult(rows[0][0], rows[0][1])])
+
+
+def _waits_json(waits: Sequence[Any]) -> str:
+    return json.dumps([wait.to_json() for wait in waits])

@@ -1,0 +1,60 @@
+"""Queries about workers: register, heartbeat, idle, sweep; and what a worker must know of its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absurd.queries.query import Query, nothing, scalar
+
+
+def register_worker(
+    worker_id: str,
+    queue_names: Sequence[str],
+    hostname: str,
+    pid: int,
+    version: str,
+    concurrency: int,
+    lease_seconds: float,
+    session_key: int | None,
+) -> Query[None]:
+    """Makes a worker known."""
+    sql = "select absurd.register_worker(%s, %s::text[], %s, %s::int, %s, %s::int, %s::float8, %s::bigint)"
+    return Query(sql, (worker_id, list(queue_names), hostname, pid, version, concurrency, lease_seconds, session_key), nothing)
+
+
+def hold_session_lock(worker_id: str) -> Query[int | None]:
+    """Takes the lock by which others see that this session lives; its key, or ``None`` if another session still holds it."""
+    sql = "select case when pg_try_advisory_lock(k) then k end from absurd.worker_lock_key(%s) k"
+    return Query(sql, (worker_id,), scalar)
+
+
+def heartbeat_worker(worker_id: str, running: int) -> Query[bool]:
+    """Says that a worker lives; false when its row is gone."""
+    return Query("select absurd.heartbeat_worker(%s, %s::int)", (worker_id, running), scalar)
+
+
+def set_worker_idle(worker_id: str, idle: bool) -> Query[None]:
+    """Says whether a worker waits for notifications."""
+    return Query("select absurd.set_worker_idle(%s, %s)", (worker_id, idle), nothing)
+
+
+def unregister_worker(worker_id: str) -> Query[None]:
+    """Forgets a worker."""
+    return Query("select absurd.unregister_worker(%s)", (worker_id,), nothing)
+
+
+def sweep() -> Query[tuple[int, int, int, int]]:
+    """What time does to live rows: leases expired, deadlines passed, runs of dead workers ended, events delivered late."""
+    sql = "select leases_expired, deadlines_passed, worker_runs_ended, events_delivered from absurd.sweep()"
+    return Query(sql, (), lambda rows: (rows[0][0], rows[0][1], rows[0][2], rows[0][3]))
+
+
+def queue_limits(queue_names: Sequence[str]) -> Query[dict[str, int]]:
+    """The payload limit, in bytes, of each of these queues that exists."""
+    sql = "select queue_name, max_payload_bytes from absurd.queues where queue_name = any (%s::text[])"
+    return Query(sql, (list(queue_names),), lambda rows: {name: limit for name, limit in rows})
+
+
+def queue_channel(queue_name: str) -> Query[str]:
+    """The channel on which workers of a queue are told of work."""
+    return Query("select absurd.queue_channel(%s)", (queue_name,), scalar)

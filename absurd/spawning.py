@@ -1,0 +1,182 @@
+"""From what a caller says to a ``SpawnRequest``: defaults filled in, options checked, params encoded. For clients and contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import uuid6
+
+from absurd.codec import PLAIN, encode
+from absurd.errors import InvalidOptionError
+from absurd.registry import Registry, check_name
+from absurd.types import DEFAULT_MAX_ATTEMPTS, DEFAULT_RETRY, Cancellation, RetryStrategy, SpawnOptions, SpawnRequest
+
+# The ranges of sql/functions/options.sql; a test holds both together.
+MAX_SECONDS = 315_360_000
+MAX_ATTEMPTS = 1_000_000
+PRIORITIES = (-32768, 32767)
+MAX_QUEUE_NAME_BYTES = 57
+
+
+def check_queue_name(name: object) -> str:
+    """Returns a queue name that the database takes: 1 to 57 bytes of UTF-8."""
+    check_name("queue name", name)
+    if isinstance(name, str) and len(name.encode()) <= MAX_QUEUE_NAME_BYTES:
+        return name
+    raise InvalidOptionError(f"queue name {name!r} has more than {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
+
+
+def make_request(
+    registry: Registry, task: Any, params: Any, options: SpawnOptions, *, queue: str
+) -> SpawnRequest:
+    """One task to spawn.
+
+    Args:
+        registry: where the task's definition is looked up; a name that is not there may be known to a worker elsewhere.
+        task: a registered handler, or a name.
+        params: encoded through the task's declared type, if it has one.
+        options: of this spawn; they win over the task's defaults.
+        queue: where the task goes when neither the options nor its defaults say.
+
+    Raises:
+        InvalidOptionError, SerializationError, ValidationError: what was given cannot be used.
+    """
+    definition = registry.find(task)
+    name = definition.name if definition is not None else _foreign_name(task)
+    merged = merge(options, definition.defaults if definition is not None else SpawnOptions())
+    codec = definition.params if definition is not None else PLAIN
+    key = merged.idempotency_key
+    return SpawnRequest(
+        queue_name=check_queue_name(merged.queue or queue),
+        task_id=uuid6.uuid7(),
+        run_id=uuid6.uuid7(),
+        task_name=name,
+        params=codec.encode(params, f'params of task "{name}"'),
+        headers=_headers_json(merged.headers),
+        options=encode(options_json(merged), "options"),
+        idempotency_key=check_name("idempotency_key", key) if key is not None else None,
+    )
+
+
+def _foreign_name(task: object) -> str:
+    if callable(task):
+        raise InvalidOptionError(f"{task!r} is not registered with this app; decorate it with @app.register_task or spawn it by name")
+    return check_name("task name", task)
+
+
+def merge(options: SpawnOptions, defaults: SpawnOptions) -> SpawnOptions:
+    """Options of a spawn over those of its task; headers are joined."""
+    headers = {**(defaults.headers or {}), **(options.headers or {})} or None
+    values = {
+        name: getattr(options, name) if getattr(options, name) is not None else getattr(defaults, name)
+        for name in SpawnOptions.__dataclass_fields__
+    }
+    if options.delay is not None or options.available_at is not None:
+        values["delay"], values["available_at"] = options.delay, options.available_at
+    return SpawnOptions(**{**values, "headers": headers})
+
+
+def options_json(options: SpawnOptions) -> dict[str, Any]:
+    """The options object of the SQL functions.
+
+    Raises:
+        InvalidOptionError: an option is of the wrong type or out of its range; the message names it.
+    """
+    strategy = retry_json(options.retry)
+    max_attempts = _max_attempts(options, strategy)
+    found = {
+        "max_attempts": max_attempts,
+        "retry_strategy": strategy,
+        "cancellation": _cancellation_json(options.cancellation),
+        "priority": _whole("priority", options.priority, *PRIORITIES) or None,
+        "delay": _number("delay", options.delay, 0, MAX_SECONDS),
+        "available_at": _moment(options.available_at),
+        "parent_task_id": str(options.parent_task_id) if isinstance(options.parent_task_id, UUID) else None,
+    }
+    if options.delay is not None and options.available_at is not None:
+        raise InvalidOptionError("delay and available_at say the same thing; give one of them")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _max_attempts(options: SpawnOptions, strategy: Mapping[str, Any]) -> int:
+    given = _whole("max_attempts", options.max_attempts, 1, MAX_ATTEMPTS)
+    if strategy["kind"] != "none":
+        return DEFAULT_MAX_ATTEMPTS if given is None else given
+    if given not in (None, 1):
+        raise InvalidOptionError(f"retry='none' means a single attempt, but max_attempts is {given}; use RetryStrategy.fixed(0) to retry at once")
+    return 1
+
+
+def retry_json(retry: RetryStrategy | Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """The retry strategy of the SQL functions, checked; ``None`` is the library's default."""
+    if retry is None:
+        retry = DEFAULT_RETRY
+    if isinstance(retry, str):
+        retry = {"kind": retry}
+    found = retry.to_json() if isinstance(retry, RetryStrategy) else dict(retry) if isinstance(retry, Mapping) else None
+    if found is None:
+        raise InvalidOptionError(f"retry must be 'fixed', 'exponential', 'none', a RetryStrategy or a dict, not {retry!r}")
+    unknown = set(found) - {"kind", "base_seconds", "factor", "max_seconds", "jitter"}
+    if unknown:
+        raise InvalidOptionError(f"retry has no option {sorted(map(str, unknown))}; known are kind, base_seconds, factor, max_seconds, jitter")
+    if found.get("kind") not in ("fixed", "exponential", "none"):
+        raise InvalidOptionError(f"retry kind must be 'fixed', 'exponential' or 'none', not {found.get('kind')!r}")
+    for name, low, high in (("base_seconds", 0, MAX_SECONDS), ("factor", 1, 1000), ("max_seconds", 0, MAX_SECONDS), ("jitter", 0, 1)):
+        _number(f"retry {name}", found.get(name), low, high)
+    return found
+
+
+def _cancellation_json(cancellation: Cancellation | Mapping[str, float] | None) -> dict[str, float] | None:
+    if cancellation is None:
+        return None
+    found = cancellation.to_json() if isinstance(cancellation, Cancellation) else cancellation
+    if not isinstance(found, Mapping):
+        raise InvalidOptionError(f"cancellation must be a Cancellation or a dict, not {cancellation!r}")
+    unknown = set(found) - {"max_delay", "max_duration"}
+    if unknown:
+        raise InvalidOptionError(f"cancellation has no option {sorted(map(str, unknown))}; known are max_delay, max_duration")
+    for name, value in found.items():
+        _number(f"cancellation {name}", value, 0, MAX_SECONDS)
+    return dict(found) or None
+
+
+def _headers_json(headers: Mapping[str, Any] | None) -> str | None:
+    if headers is None:
+        return None
+    if not isinstance(headers, Mapping):
+        raise InvalidOptionError(f"headers must be a dict, not {headers!r}")
+    return encode(dict(headers), "headers")
+
+
+def _moment(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidOptionError(f"available_at must be a datetime with a time zone, not {value!r}")
+    return value.isoformat()
+
+
+def _number(name: str, value: object, low: float, high: float) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidOptionError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise InvalidOptionError(f"{name} must be between {low} and {high}, not {value!r}")
+    return value
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOptionError(f"{name} must be a whole number, not {value!r}")
+    if not low <= value <= high:
+        raise InvalidOptionError(f"{name} must be between {low} and {high}, not {value!r}")
+    return value
+
+
