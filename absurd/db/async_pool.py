@@ -1,0 +1,145 @@
+"""The pool for asyncio: the same behaviour as ``Pool``, and it follows its user from one event loop to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from absurd.db.connect import AsyncConnection, connect_async
+from absurd.db.execution import run_async, run_whole_async
+from absurd.db.patience import LIMIT, Patience
+from absurd.db.pool import MAX_IDLE, finish_all
+from absurd.db.translate import mask
+from absurd.errors import AbsurdError, DatabaseUnavailableError
+from absurd.queries.query import Query
+
+T = TypeVar("T")
+
+
+class AsyncPool:
+    """Connections in autocommit, made when they are first needed, at most ``max_size`` of them."""
+
+    def __init__(self, url: str, *, max_size: int = 10, application_name: str = "absurd client") -> None:
+        self.url = url
+        self._max_size = max_size
+        self._application_name = application_name
+        self._reached = False
+        self._closed = False
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._idle: list[tuple[AsyncConnection, float]] = []
+        self._finalizer = weakref.finalize(self, finish_all, self._idle)
+
+    async def run(self, query: Query[T], *, whole: bool = False) -> T:
+        """See ``Pool.run``."""
+        patience = Patience(repeatable=query.repeatable)
+        while True:
+            try:
+                async with self.connection(checked=not query.repeatable) as conn:
+                    patience.sent = True
+                    return await (run_whole_async(conn, query) if whole else run_async(conn, query))
+            except AbsurdError as error:
+                if not self._reached:
+                    raise
+                delay = patience.delay_after(error)
+            await asyncio.sleep(delay)
+
+    @asynccontextmanager
+    async def connection(self, *, checked: bool = True) -> AsyncIterator[AsyncConnection]:
+        """See ``Pool.connection``."""
+        self._follow()
+        free = self._free
+        try:
+            await asyncio.wait_for(free.acquire(), LIMIT)
+        except TimeoutError:
+            raise DatabaseUnavailableError(
+                f"all {self._max_size} connections to {mask(self.url)} have been in use for {LIMIT:.0f} s; raise pool_size"
+            ) from None
+        try:
+            conn = await self._take(checked)
+            try:
+                yield conn
+            finally:
+                await self._give_back(conn)
+        finally:
+            free.release()
+
+    def _follow(self) -> None:
+        """Begins anew in another event loop or a forked child: what was made there cannot be used here."""
+        here = (os.getpid(), asyncio.get_running_loop())
+        if self._owner == here:
+            return
+        if self._owner is not None and self._owner[0] == here[0]:
+            finish_all(self._idle)
+        self._finalizer.detach()
+        self._idle = []
+        self._finalizer = weakref.finalize(self, finish_all, self._idle)
+        self._free = asyncio.BoundedSemaphore(self._max_size)
+        self._owner = here
+
+    async def _take(self, checked: bool) -> AsyncConnection:
+        if self._closed:
+            raise DatabaseUnavailableError(f"the client of {mask(self.url)} has been closed; make a new one")
+        while self._idle:
+            conn = self._idle.pop()[0]
+            if not checked or await _is_alive(conn):
+                return conn
+            await self._discard_idle()
+        conn = await connect_async(self.url, application_name=self._application_name)
+        self._reached = True
+        return conn
+
+    async def _give_back(self, conn: AsyncConnection) -> None:
+        if not await _is_reusable(conn):
+            await conn.close()
+            await self._discard_idle()
+            return
+        now = time.monotonic()
+        self._idle.append((conn, now))
+        cold = [c for c, since in self._idle if since < now - MAX_IDLE]
+        self._idle[:] = [entry for entry in self._idle if entry[1] >= now - MAX_IDLE]
+        for old in cold:
+            await old.close()
+        if self._closed:
+            await self._discard_idle()
+
+    async def _discard_idle(self) -> None:
+        idle, self._idle[:] = list(self._idle), []
+        for conn, _ in idle:
+            await conn.close()
+
+    async def close(self) -> None:
+        """Closes the idle connections; those in use are closed when they come back."""
+        self._closed = True
+        await self._discard_idle()
+
+
+async def _is_alive(conn: AsyncConnection) -> bool:
+    try:
+        await conn.execute(b"")
+    except psycopg.Error:
+        await conn.close()
+        return False
+    return True
+
+
+async def _is_reusable(conn: AsyncConnection) -> bool:
+    try:
+        if conn.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            await conn.rollback()
+        if not conn.autocommit:
+            await conn.set_autocommit(True)
+    except BaseException as error:
+        # A cancellation here leaves the connection in a state that nobody knows.
+        await conn.close()
+        if not isinstance(error, psycopg.Error):
+            raise
+        return False
+    return conn.info.transaction_status == TransactionStatus.IDLE

@@ -1,0 +1,74 @@
+"""Runs a query on a connection, whoever made it and however it is set up. Never commits."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.rows import tuple_row
+
+from absurd.db.translate import translate, where
+from absurd.queries.query import Query, Row
+
+T = TypeVar("T")
+
+# A caller's connection may have other ideas of what a uuid or a number becomes; a query's decoder relies on the usual ones.
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+
+
+class _Cursor(psycopg.Cursor[Row]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+class _AsyncCursor(psycopg.AsyncCursor[Row]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
+    """Runs a query within the connection's transaction and returns what its decoder makes of the rows."""
+    try:
+        with _Cursor(conn, row_factory=tuple_row) as cursor:
+            cursor.execute(query.sql.encode(), query.args)
+            rows = cursor.fetchall()
+    except psycopg.Error as error:
+        raise translate(error, where(conn)) from error
+    return query.decode(rows)
+
+
+async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
+    """The same for asyncio."""
+    try:
+        async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
+            await cursor.execute(query.sql.encode(), query.args)
+            rows = await cursor.fetchall()
+    except psycopg.Error as error:
+        raise translate(error, where(conn)) from error
+    return query.decode(rows)
+
+
+def run_whole(conn: psycopg.Connection[Any], query: Query[T]) -> T:
+    """Like ``run``, but nothing of the query stays if its decoder refuses the answer. It does not commit for the caller."""
+    try:
+        if not conn.autocommit:
+            # Opens the caller's transaction if need be: without one, transaction() would begin one and commit it.
+            conn.execute(b"")
+        with conn.transaction():
+            return run(conn, query)
+    except psycopg.Error as error:
+        raise translate(error, where(conn)) from error
+
+
+async def run_whole_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
+    """The same for asyncio."""
+    try:
+        if not conn.autocommit:
+            await conn.execute(b"")
+        async with conn.transaction():
+            return await run_async(conn, query)
+    except psycopg.Error as error:
+        raise translate(error, where(conn)) from error

@@ -1,0 +1,171 @@
+"""A pool of connections for sync code. It has no threads and connects in the caller's, so that errors reach the caller."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from absurd.db.connect import Connection, connect
+from absurd.db.execution import run, run_whole
+from absurd.db.patience import LIMIT, Patience
+from absurd.db.translate import mask
+from absurd.errors import AbsurdError, DatabaseUnavailableError
+from absurd.queries.query import Query
+
+T = TypeVar("T")
+
+# Seconds after which a connection that nobody used is closed, at the next use of the pool.
+MAX_IDLE = 600.0
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+class Pool:
+    """Connections in autocommit, made when they are first needed, at most ``max_size`` of them. Safe to share between threads."""
+
+    def __init__(self, url: str, *, max_size: int = 10, application_name: str = "absurd client") -> None:
+        self.url = url
+        self._max_size = max_size
+        self._application_name = application_name
+        # A server that was never reached is reported at once: most likely the URL is wrong. Later ones are waited for.
+        self._reached = False
+        self._start()
+        _pools.add(self)
+
+    def _start(self) -> None:
+        self._idle: list[tuple[Connection, float]] = []
+        self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(self._max_size)
+        self._closed = False
+        # At interpreter exit or when the pool is forgotten: the connections end properly, and nothing is waited for.
+        self._finalizer = weakref.finalize(self, finish_all, self._idle)
+
+    def run(self, query: Query[T], *, whole: bool = False) -> T:
+        """Runs a query in a transaction of its own, again on another connection if that broke and a repetition is harmless.
+
+        ``whole``: nothing of it stays if the query's decoder refuses the answer.
+        Raises ``DatabaseUnavailableError`` after about 30 s without getting through.
+        """
+        patience = Patience(repeatable=query.repeatable)
+        while True:
+            try:
+                with self.connection(checked=not query.repeatable) as conn:
+                    patience.sent = True
+                    return run_whole(conn, query) if whole else run(conn, query)
+            except AbsurdError as error:
+                if not self._reached:
+                    raise
+                time.sleep(patience.delay_after(error))
+
+    @contextmanager
+    def connection(self, *, checked: bool = True) -> Iterator[Connection]:
+        """A connection for the length of the block; open transactions are rolled back at its end.
+
+        ``checked`` asks an idle connection for a sign of life before it is handed out.
+        """
+        if not self._free.acquire(timeout=LIMIT):
+            raise DatabaseUnavailableError(
+                f"all {self._max_size} connections to {mask(self.url)} have been in use for {LIMIT:.0f} s; raise pool_size"
+            )
+        try:
+            conn = self._take(checked)
+            try:
+                yield conn
+            finally:
+                self._give_back(conn)
+        finally:
+            self._free.release()
+
+    def _take(self, checked: bool) -> Connection:
+        if self._closed:
+            raise DatabaseUnavailableError(f"the client of {mask(self.url)} has been closed; make a new one")
+        while (conn := self._pop()) is not None:
+            if not checked or _is_alive(conn):
+                return conn
+            self._discard_idle()
+        conn = connect(self.url, application_name=self._application_name)
+        self._reached = True
+        return conn
+
+    def _pop(self) -> Connection | None:
+        with self._lock:
+            return self._idle.pop()[0] if self._idle else None
+
+    def _give_back(self, conn: Connection) -> None:
+        if not _is_reusable(conn):
+            conn.close()
+            # What broke this one has most likely broken the others too.
+            self._discard_idle()
+            return
+        now = time.monotonic()
+        with self._lock:
+            # The last used comes first, so that the oldest stand in front and grow cold.
+            self._idle.append((conn, now))
+            cold = [c for c, since in self._idle if since < now - MAX_IDLE]
+            self._idle[:] = [entry for entry in self._idle if entry[1] >= now - MAX_IDLE]
+        for old in cold:
+            old.close()
+        if self._closed:
+            self._discard_idle()
+
+    def _discard_idle(self) -> None:
+        with self._lock:
+            idle, self._idle[:] = list(self._idle), []
+        for conn, _ in idle:
+            conn.close()
+
+    def close(self) -> None:
+        """Closes the idle connections; those in use are closed when they come back."""
+        self._closed = True
+        self._discard_idle()
+
+    def _forget(self) -> None:
+        """In a forked child: the connections belong to the parent, and the locks may be held by threads that are not here."""
+        closed = self._closed
+        self._finalizer.detach()
+        self._start()
+        self._closed = closed
+
+
+def _is_alive(conn: Connection) -> bool:
+    try:
+        conn.execute(b"")
+    except psycopg.Error:
+        conn.close()
+        return False
+    return True
+
+
+def _is_reusable(conn: Connection) -> bool:
+    """Whether a connection may be used again, after its transaction was ended and its settings were put back."""
+    try:
+        if conn.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            conn.rollback()
+        if not conn.autocommit:
+            conn.autocommit = True
+    except psycopg.Error:
+        return False
+    return conn.info.transaction_status == TransactionStatus.IDLE
+
+
+def finish_all(idle: list[tuple[Any, float]]) -> None:
+    """Ends connections, sync or async, without waiting for anything."""
+    for conn, _ in idle:
+        conn.pgconn.finish()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
