@@ -1,0 +1,63 @@
+-- Contents page of the schema `absurd`. It installs everything into a database that has no such schema:
+--
+--     psql -f sql/install.sql
+--
+-- One file per line: what it holds stands behind it. Tables change by migrations/NNNN_name.sql;
+-- all files in functions/ are applied again at every upgrade. `make sql` joins the files into absurd.sql.
+
+\set ON_ERROR_STOP on
+begin;
+\ir start.sql                     \\ -- lock, settings, the schema itself
+
+-- Tables: what is decided by people
+\ir tables/schema_version.sql     \\ -- the version of the schema, one row
+\ir tables/queues.sql             \\ -- queues with policy, limits, retention
+
+-- Tables: tasks, and the queue of their live attempts
+\ir tables/types.sql              \\ -- composite types that functions pass to each other
+\ir tables/tasks.sql              \\ -- tasks, from spawn to result
+\ir tables/runs.sql               \\ -- live attempts: this is the queue
+\ir tables/attempts.sql           \\ -- attempts that ended without completing their task
+\ir tables/idempotency_keys.sql   \\ -- keys that make a repeated spawn harmless
+
+-- Tables: what a task has done and waits for
+\ir tables/checkpoints.sql        \\ -- completed steps
+\ir tables/events.sql             \\ -- emitted events
+\ir tables/waits.sql              \\ -- what sleeping runs and clients wait for
+
+-- Tables: who is working
+\ir tables/workers.sql            \\ -- living worker processes
+
+-- Functions: what the others stand on
+\ir functions/clock.sql           \\ -- the database's clock, the version
+\ir functions/ids.sql             \\ -- UUIDv7 for SQL callers
+\ir functions/names.sql           \\ -- limits of names and sizes, keys of advisory locks
+\ir functions/notify.sql          \\ -- channels that workers and clients listen on
+\ir functions/fence.sql           \\ -- who holds a run: ok, lost, cancelled
+
+-- Functions: queues and spawning
+\ir functions/queues.sql          \\ -- create, drop, pause, policy
+\ir functions/options.sql         \\ -- options of a spawn, validated
+\ir functions/spawn.sql           \\ -- tasks and their first runs
+
+-- Functions: the life of a run
+\ir functions/claim.sql           \\ -- ready runs to a worker, with a lease
+\ir functions/leases.sql          \\ -- renewal of leases
+\ir functions/checkpoints.sql     \\ -- completed steps, written and read
+\ir functions/suspend.sql         \\ -- runs that go to sleep until something happens
+\ir functions/complete.sql        \\ -- runs that end with a result
+\ir functions/fail.sql            \\ -- attempts that end with a failure
+\ir functions/cancel.sql          \\ -- cancellation of a task
+\ir functions/retry.sql           \\ -- another attempt for a task that has ended
+
+-- Functions: events and results
+\ir functions/deliver.sql         \\ -- arrivals to the waits that were registered for them
+\ir functions/emit.sql            \\ -- events, their waiters and subscribers
+\ir functions/results.sql         \\ -- state, result and failure of a task
+
+-- Functions: upkeep
+\ir functions/sweep.sql           \\ -- expired leases, deadlines, dead workers, due sleepers
+\ir functions/workers.sql         \\ -- registration of workers
+
+\ir finish.sql                    \\ -- version row, queue `default`
+commit;
