@@ -59,5 +59,10 @@ begin;
 \ir functions/sweep.sql           \\ -- expired leases, deadlines, dead workers, due sleepers
 \ir functions/workers.sql         \\ -- registration of workers
 
+-- Functions: reading, for people
+\ir functions/inspect_tasks.sql   \\ -- lists of tasks
+\ir functions/inspect_task.sql    \\ -- one task with all that is known of it
+\ir functions/inspect_queues.sql  \\ -- events, waits, workers, counts
+
 \ir finish.sql                    \\ -- version row, queue `default`
 commit;
