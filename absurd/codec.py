@@ -115,7 +115,9 @@ def _refuse_unstorable(value: Any, what: str, path: str, depth: int) -> None:
 
 def _refuse_text(value: str, what: str, path: str) -> None:
     if "\x00" in value:
-        raise SerializationError(f"{what} holds a NUL character (\\u0000) at {path}, which PostgreSQL cannot store; remove or encode it")
+        raise SerializationError(
+            f"{what} holds a NUL character (\\u0000) at {path}, which PostgreSQL cannot store; remove or encode it"
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -224,6 +226,8 @@ def _make_typed_codec(declared: Any) -> Codec:
 
 def return_codec(fn: Callable[..., Any]) -> Codec:
     """The codec for what a function returns, by its annotation; plain JSON when it has none that can be read."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
     return codec_for(_annotations(fn).get("return", Any))
 
 

@@ -30,9 +30,7 @@ def check_queue_name(name: object) -> str:
     raise InvalidOptionError(f"queue name {name!r} has more than {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
 
 
-def make_request(
-    registry: Registry, task: Any, params: Any, options: SpawnOptions, *, queue: str
-) -> SpawnRequest:
+def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptions, *, queue: str) -> SpawnRequest:
     """One task to spawn.
 
     Args:
@@ -64,7 +62,9 @@ def make_request(
 
 def _foreign_name(task: object) -> str:
     if callable(task):
-        raise InvalidOptionError(f"{task!r} is not registered with this app; decorate it with @app.register_task or spawn it by name")
+        raise InvalidOptionError(
+            f"{task!r} is not registered with this app; decorate it with @app.register_task or spawn it by name"
+        )
     return check_name("task name", task)
 
 
@@ -107,7 +107,9 @@ def _max_attempts(options: SpawnOptions, strategy: Mapping[str, Any]) -> int:
     if strategy["kind"] != "none":
         return DEFAULT_MAX_ATTEMPTS if given is None else given
     if given not in (None, 1):
-        raise InvalidOptionError(f"retry='none' means a single attempt, but max_attempts is {given}; use RetryStrategy.fixed(0) to retry at once")
+        raise InvalidOptionError(
+            f"retry='none' means a single attempt, but max_attempts is {given}; use RetryStrategy.fixed(0) to retry at once"
+        )
     return 1
 
 
@@ -122,10 +124,17 @@ def retry_json(retry: RetryStrategy | Mapping[str, Any] | str | None) -> dict[st
         raise InvalidOptionError(f"retry must be 'fixed', 'exponential', 'none', a RetryStrategy or a dict, not {retry!r}")
     unknown = set(found) - {"kind", "base_seconds", "factor", "max_seconds", "jitter"}
     if unknown:
-        raise InvalidOptionError(f"retry has no option {sorted(map(str, unknown))}; known are kind, base_seconds, factor, max_seconds, jitter")
+        raise InvalidOptionError(
+            f"retry has no option {sorted(map(str, unknown))}; known are kind, base_seconds, factor, max_seconds, jitter"
+        )
     if found.get("kind") not in ("fixed", "exponential", "none"):
         raise InvalidOptionError(f"retry kind must be 'fixed', 'exponential' or 'none', not {found.get('kind')!r}")
-    for name, low, high in (("base_seconds", 0, MAX_SECONDS), ("factor", 1, 1000), ("max_seconds", 0, MAX_SECONDS), ("jitter", 0, 1)):
+    for name, low, high in (
+        ("base_seconds", 0, MAX_SECONDS),
+        ("factor", 1, 1000),
+        ("max_seconds", 0, MAX_SECONDS),
+        ("jitter", 0, 1),
+    ):
         _number(f"retry {name}", found.get(name), low, high)
     return found
 
@@ -178,5 +187,3 @@ def _whole(name: str, value: object, low: int, high: int) -> int | None:
     if not low <= value <= high:
         raise InvalidOptionError(f"{name} must be between {low} and {high}, not {value!r}")
     return value
-
-

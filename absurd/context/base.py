@@ -9,14 +9,12 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 from uuid import UUID
 
-import psycopg
-
 from absurd.codec import decode
 from absurd.context.core import Core
-from absurd.errors import ContextError, RunInterrupted, TaskCancelledError, TaskFailedError
+from absurd.errors import ContextError
 from absurd.queries.query import Query
 from absurd.registry import Registry
-from absurd.writes import Write, WriteFuture
+from absurd.writes import Write, WriteFuture, WriteResult
 
 _current: ContextVar[BaseContext | None] = ContextVar("absurd_current_context", default=None)
 
@@ -151,32 +149,15 @@ def set_current_context(context: BaseContext | None) -> None:
     _current.set(context)
 
 
-def outcome_value(outcome: Mapping[str, Any], registry: Registry, task_name: str | None) -> Any:
-    """What an awaited task returned.
-
-    Raises:
-        TaskFailedError, TaskCancelledError: it did not.
-    """
-    if outcome["state"] == "completed":
-        definition = registry.find(task_name) if task_name is not None else None
-        if definition is None:
-            return outcome["result"]
-        return definition.result.load(outcome["result"], f'result of task "{task_name}"')
-    failure = outcome.get("failure")
-    if outcome["state"] == "cancelled":
-        raise TaskCancelledError(f"task {outcome['task_id']} was cancelled")
-    detail = f"{failure.get('name')}: {failure.get('message')}" if isinstance(failure, Mapping) else str(failure)
-    raise TaskFailedError(f"task {outcome['task_id']} failed: {detail}", failure)
-
-
-class _Undo(Exception):
+class Undo(Exception):
     """Rolls back the transaction of a ``ctx.transaction`` whose run is in other hands."""
 
-    def __init__(self, signal: RunInterrupted) -> None:
-        super().__init__()
-        self.signal = signal
+    def __init__(self, answer: WriteResult) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
-
-def connection_lost(error: BaseException, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether an error means that the connection broke, so that nobody knows whether its commit took place."""
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and connection.broken
+    @classmethod
+    def unless_ok(cls, answer: WriteResult) -> None:
+        """Raises unless the run is still ours."""
+        if answer.status != "ok":
+            raise cls(answer)

@@ -56,9 +56,7 @@ class Core:
     def __init__(self, run: ClaimedRun, *, max_payload_bytes: int, strict: bool = False) -> None:
         self.run = run
         self.holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
-        self.history = History(
-            run.checkpoints, run.checkpoint_count, task=f'task "{run.task_name}" {run.task_id}', strict=strict
-        )
+        self.history = History(run.checkpoints, run.checkpoint_count, task=f'task "{run.task_name}" {run.task_id}', strict=strict)
         self.max_payload_bytes = max_payload_bytes
         self.suspension: Suspend | None = None
         self.interruption: RunInterrupted | None = None
@@ -119,10 +117,21 @@ class Core:
             )
         return text
 
+    def encode_result(self, op: Transact, value: Any) -> str:
+        """JSON text of what the function of a transaction step returned."""
+        return self.encode(op.codec, value, f'result of step "{op.step_name}"')
+
     # -- steps --------------------------------------------------------------------------------------------------------------
 
     def step(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], declared: Any, retries: int, retry_delay: float, backoff: float
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        declared: Any,
+        retries: int,
+        retry_delay: float,
+        backoff: float,
     ) -> Steps:
         """``ctx.step``: runs fn unless its result is recorded."""
         key, position = self._next(_user_step(name))
@@ -256,7 +265,9 @@ class Core:
         if over is not None and over.kind == "timeout":
             self.history.replay(over, position)
             self.history.drop(wait.step_name for wait in waits if not single)
-            raise TimeoutError(f"{what} did not come within {timeout} s" if timeout is not None else f"{what} did not come in time")
+            raise TimeoutError(
+                f"{what} did not come within {timeout} s" if timeout is not None else f"{what} did not come in time"
+            )
         found = []
         for index, wait in enumerate(waits):
             checkpoint = yield from self._peek(wait.step_name)
@@ -275,7 +286,8 @@ class Core:
             return [(i, arrivals[w.step_name]) for i, w in enumerate(waits) if w.step_name in arrivals][:needed]
         _raise_missing(answer, waits)
         self._suspend(
-            Suspend(self.holder, position, needed, waits, timeout=timeout, timer_step=key, timer_kind="timeout"), f"wait for {what}"
+            Suspend(self.holder, position, needed, waits, timeout=timeout, timer_step=key, timer_kind="timeout"),
+            f"wait for {what}",
         )
         raise AssertionError("unreachable: a suspension raises")
 

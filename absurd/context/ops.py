@@ -52,7 +52,7 @@ class Transact:
     position: int
     fn: Callable[..., Any]
     args: tuple[Any, ...]
-    codec: Codec | None
+    codec: Codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,9 @@ def record_checkpoints(items: Sequence[RecordCheckpoint]) -> Query[list[WriteRes
 
 def verify_checkpoint(holder: Holder, step_name: str) -> Query[str]:
     """Whether a step whose commit was never answered has been recorded: ``ok``, ``missing``, ``lost`` or ``cancelled``."""
-    return Query("select absurd.verify_checkpoint(%s, %s, %s::int, %s)", (holder.task_id, holder.run_id, holder.epoch, step_name), scalar)
+    return Query(
+        "select absurd.verify_checkpoint(%s, %s, %s::int, %s)", (holder.task_id, holder.run_id, holder.epoch, step_name), scalar
+    )
 
 
 def complete_runs(items: Sequence[Complete]) -> Query[list[WriteResult]]:
@@ -109,7 +111,9 @@ def release_forgotten(worker_id: str, known_run_ids: Sequence[UUID]) -> Query[in
 
 def extend_leases(holders: Sequence[Holder], seconds: float) -> Query[list[WriteResult]]:
     """Renews leases."""
-    return Query("select absurd.extend_leases(%s::uuid[], %s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses)
+    return Query(
+        "select absurd.extend_leases(%s::uuid[], %s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses
+    )
 
 
 def extend_lease_writes(items: Sequence[ExtendLease]) -> Query[list[WriteResult]]:

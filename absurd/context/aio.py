@@ -1,0 +1,199 @@
+"""What an async handler holds. Generated from ``sync.py`` by ``make generate``; do not edit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from absurd.context.children import ChildTask, as_task_id, children, request_maker
+from absurd.context.outcomes import event_of, outcome_value, outcome_values
+from absurd.context.async_shell import AsyncShell
+from absurd.types import Cancellation, Event, RetryStrategy, SpawnOptions
+
+T = TypeVar("T")
+
+
+class AsyncContext(AsyncShell):
+    """What an async handler holds. Every method may suspend the run or end it, by raising through the handler."""
+
+    # -- steps --------------------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        name: str | Callable[..., T],
+        fn: Callable[..., T] | None = None,
+        *args: Any,
+        type: Any = None,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        backoff: float = 2.0,
+    ) -> Any:
+        """Runs ``fn(*args)`` (awaited if it is async) once in the life of the task: its result is recorded, and returned on every replay.
+
+        Without ``fn`` it is a decorator, ``@ctx.step`` or ``@ctx.step("name")``: each call of the decorated function is a step.
+
+        Args:
+            name: identifies the step; a name that is used again becomes ``name#2``.
+            fn: does the work; its result must be JSON, or fit its return annotation or ``type``.
+            type: the result's type (dataclass, TypedDict, pydantic model, …), when the annotation of ``fn`` does not say it.
+            retries: how often to call ``fn`` again at once, within this run, when it raises.
+            retry_delay: seconds before the first of these, multiplied by ``backoff`` each time. The worker slot stays taken.
+
+        Raises:
+            SerializationError, ValidationError, PayloadTooLargeError: the result cannot be stored.
+        """
+        if callable(name):
+            return self.step(getattr(name, "__name__", "step"))(name)
+        if fn is None:
+
+            def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+                @functools.wraps(function)
+                def call(*call_args: Any, **options: Any) -> Any:
+                    work = functools.partial(function, **options) if options else function
+                    return self._drive(self._core.step(name, work, call_args, type, retries, retry_delay, backoff))
+
+                return call
+
+            return decorate
+        return self._drive(self._core.step(name, fn, args, type, retries, retry_delay, backoff))
+
+    async def transaction(self, name: str, fn: Callable[..., T], *args: Any, type: Any = None) -> T:
+        """Runs ``fn(connection, *args)`` (awaited if it is async) in a transaction of the task database that also records the step: exactly once.
+
+        The connection is a ``psycopg.AsyncConnection``; do not commit or roll back on it. What fn raises rolls everything back.
+        """
+        result: T = await self._drive(self._core.transaction(name, fn, args, type))
+        return result
+
+    async def now(self) -> datetime:
+        """The current time in UTC, the same on every replay."""
+        found: datetime = await self._drive(self._core.now())
+        return found
+
+    async def random(self) -> float:
+        """A random number in [0, 1), the same on every replay."""
+        found: float = await self._drive(self._core.random())
+        return found
+
+    async def uuid4(self) -> UUID:
+        """A random UUID, the same on every replay."""
+        found: UUID = await self._drive(self._core.make_uuid())
+        return found
+
+    # -- waits --------------------------------------------------------------------------------------------------------------
+
+    async def sleep_for(self, seconds: float | timedelta, *, name: str | None = None) -> None:
+        """Suspends the task for that long. Nothing is held meanwhile: no slot, no connection, no lease."""
+        await self._drive(self._core.sleep(name, seconds=seconds))
+
+    async def sleep_until(self, moment: datetime, *, name: str | None = None) -> None:
+        """Suspends the task until a moment (a datetime with a time zone)."""
+        await self._drive(self._core.sleep(name, until=moment))
+
+    async def await_event(
+        self,
+        name: str,
+        timeout: float | timedelta | None = None,
+        *,
+        queue: str | None = None,
+        since: int | None = None,
+        step_name: str | None = None,
+    ) -> Any:
+        """Suspends the task until an event of that name has been emitted, also before the wait, and returns its payload.
+
+        Args:
+            name: of the event, matched exactly.
+            timeout: seconds after which the wait ends with ``absurd.TimeoutError``; that too holds on every replay.
+            queue: of the event, if it is not the task's own.
+            since: take the first emission after this ``seq`` instead of the first of all (see ``next_event``).
+            step_name: how the wait is recorded, instead of by the event's name.
+        """
+        arrival = await self._drive(self._core.await_event(name, timeout, since, queue, step_name))
+        return arrival.state
+
+    async def next_event(
+        self, name: str, since: Event | int | None = None, *, timeout: float | timedelta | None = None, queue: str | None = None
+    ) -> Event:
+        """The first emission of a name after another one, with its ``seq``: for names that recur."""
+        seq = since.seq if isinstance(since, Event) else since
+        return event_of(name, await self._drive(self._core.await_event(name, timeout, seq, queue, None)))
+
+    async def await_any(
+        self, names: Sequence[str], timeout: float | timedelta | None = None, *, queue: str | None = None
+    ) -> tuple[str, Any]:
+        """Suspends the task until one of several events is there; returns its name and payload."""
+        ((index, checkpoint),) = await self._drive(self._core.await_events(names, 1, timeout, queue))
+        return names[index], checkpoint.state
+
+    async def await_all(
+        self, names: Sequence[str], timeout: float | timedelta | None = None, *, queue: str | None = None
+    ) -> dict[str, Any]:
+        """Suspends the task until all of several events are there; returns their payloads by name."""
+        found = await self._drive(self._core.await_events(names, len(names), timeout, queue))
+        return {names[index]: checkpoint.state for index, checkpoint in found}
+
+    # -- other tasks and events ---------------------------------------------------------------------------------------------
+
+    async def spawn(
+        self,
+        task: Any,
+        params: Any = None,
+        *,
+        queue: str | None = None,
+        delay: float | None = None,
+        available_at: datetime | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        retry: RetryStrategy | Mapping[str, Any] | str | None = None,
+        cancellation: Cancellation | Mapping[str, float] | None = None,
+        headers: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> ChildTask:
+        """Spawns a child task, exactly once. Options as of ``Absurd.spawn``; the queue is the parent's unless something says otherwise."""
+        options = SpawnOptions(
+            queue, delay, available_at, priority, max_attempts, retry, cancellation, headers, idempotency_key, self.task_id
+        )
+        (child,) = await self._spawn(task, [params], options)
+        return child
+
+    async def spawn_many(self, task: Any, all_params: Sequence[Any], **options: Any) -> list[ChildTask]:
+        """Spawns one child for each of the params, as one step: all of them or none."""
+        return await self._spawn(task, all_params, SpawnOptions(**options, parent_task_id=self.task_id))
+
+    async def _spawn(self, task: Any, all_params: Sequence[Any], options: SpawnOptions) -> list[ChildTask]:
+        name, make = request_maker(self._port.registry, task, all_params, options, self.queue_name)
+        return children(await self._drive(self._core.spawn(name, make)), name)
+
+    async def await_task(self, task: ChildTask | UUID | str, timeout: float | timedelta | None = None) -> Any:
+        """Suspends the task until another one has ended, and returns its result.
+
+        Raises:
+            TaskFailedError, TaskCancelledError: it ended otherwise.
+            TimeoutError: it did not end within ``timeout`` seconds.
+        """
+        (outcome,) = await self._drive(self._core.await_tasks([as_task_id(task)], timeout))
+        return outcome_value(outcome, self._port.registry, getattr(task, "task_name", None))
+
+    async def gather(
+        self, *tasks: ChildTask | UUID | str, timeout: float | timedelta | None = None, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Suspends the task until all of these have ended, and returns their results in order.
+
+        One that failed raises, when all have ended; with ``return_exceptions`` its error stands in its place instead.
+        """
+        if not tasks:
+            return []
+        outcomes = await self._drive(self._core.await_tasks([as_task_id(task) for task in tasks], timeout))
+        names = [getattr(task, "task_name", None) for task in tasks]
+        return outcome_values(outcomes, self._port.registry, names, return_exceptions)
+
+    async def emit_event(self, name: str, payload: Any = None, *, queue: str | None = None) -> None:
+        """Emits an event, exactly once, to the task's own queue or another."""
+        await self._drive(self._core.emit_event(name, payload, queue))
+
+    async def heartbeat(self, seconds: float | None = None) -> None:
+        """Renews the lease now (the worker does so by itself), and ends the run here if it has been cancelled or lost."""
+        await self._drive(self._core.heartbeat(self._port.lease_seconds if seconds is None else seconds))

@@ -1,0 +1,95 @@
+"""Performs the core's operations for an async handler, on the engine's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from absurd.context.base import BaseContext, Port, Undo
+from absurd.context.core import Core, Steps
+from absurd.context.ops import Ask, Call, LoadMore, Op, Pause, Send, Settle, Transact
+from absurd.db import run_async
+from absurd.queries import runs as queries
+from absurd.writes import RecordCheckpoint, WriteResult
+
+
+class AsyncShell(BaseContext):
+    """Runs the generators of the core on the loop."""
+
+    def __init__(self, core: Core, port: Port) -> None:
+        super().__init__(core, port)
+        self._unsettled: list[asyncio.Future[WriteResult]] = []
+
+    async def _drive(self, steps: Steps) -> Any:
+        try:
+            op = next(steps)
+            while True:
+                try:
+                    answer = await self._perform(op)
+                except BaseException as error:
+                    op = steps.throw(error)
+                else:
+                    op = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    async def _perform(self, op: Op) -> Any:
+        if isinstance(op, Settle):
+            return await self._settle()
+        if isinstance(op, Send):
+            future: asyncio.Future[WriteResult] = self._new_future()
+            self._unsettled.append(future)
+            return self._port.send(op.write, future)
+        if isinstance(op, Call):
+            return await _call(op.fn, op.args)
+        if isinstance(op, Ask):
+            future = self._new_future()
+            self._port.send(op.write, future)
+            return await future
+        if isinstance(op, Transact):
+            return await self._transact(op)
+        if isinstance(op, Pause):
+            return await asyncio.sleep(op.seconds)
+        if isinstance(op, LoadMore):
+            return await self._port.run_query(queries.read_checkpoints(self.task_id, op.after_position, op.after_step))
+        raise AssertionError(f"unknown operation {op!r}")
+
+    def _new_future(self) -> asyncio.Future[WriteResult]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _settle(self) -> None:
+        sent, self._unsettled = self._unsettled, []
+        for future in sent:
+            self._core.check(await future)
+
+    async def _transact(self, op: Transact) -> str:
+        text: str | None = None
+        async with self._port.async_connection() as conn:
+            try:
+                async with conn.transaction():
+                    text = self._core.encode_result(op, await _call(op.fn, (conn, *op.args)))
+                    write = RecordCheckpoint(self._core.holder, op.step_name, op.position, text)
+                    Undo.unless_ok((await run_async(conn, queries.record_checkpoints([write])))[0])
+                return text
+            except Undo as undo:
+                answer = undo.answer
+            except Exception as error:
+                if not conn.broken:
+                    raise
+                lost = error
+                answer = None
+        if answer is None:
+            # Nobody answered: ask on another connection whether the commit took place.
+            answer = WriteResult(await self._port.run_query(queries.verify_checkpoint(self._core.holder, op.step_name)))
+            if answer.status == "missing" or text is None:
+                raise lost
+        self._core.check(answer)
+        assert text is not None
+        return text
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    value = fn(*args)
+    return await value if inspect.isawaitable(value) else value
