@@ -55,6 +55,8 @@ class Registry:
         self._by_handler: dict[Handler, TaskDefinition] = {}
         self.before_spawn: list[Callable[..., Any]] = []
         self.around_execution: list[Callable[..., Any]] = []
+        # Of the whole application: what neither a spawn nor its task's definition says.
+        self.defaults = SpawnOptions()
 
     def register(
         self, handler: Handler, name: str | None, defaults: SpawnOptions, no_retry_on: tuple[type[BaseException], ...] = ()

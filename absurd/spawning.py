@@ -45,7 +45,8 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
     """
     definition = registry.find(task)
     name = definition.name if definition is not None else _foreign_name(task)
-    merged = merge(options, definition.defaults if definition is not None else SpawnOptions())
+    defaults = registry.defaults if definition is None else merge(definition.defaults, registry.defaults)
+    merged = merge(options, defaults)
     codec = definition.params if definition is not None else PLAIN
     key = merged.idempotency_key
     return SpawnRequest(
@@ -77,7 +78,15 @@ def merge(options: SpawnOptions, defaults: SpawnOptions) -> SpawnOptions:
     }
     if options.delay is not None or options.available_at is not None:
         values["delay"], values["available_at"] = options.delay, options.available_at
+    if options.max_attempts is None and _is_single(options.retry):
+        # The wish for a single attempt overrules a number that was not meant for it.
+        values["max_attempts"] = None
     return SpawnOptions(**{**values, "headers": headers})
+
+
+def _is_single(retry: object) -> bool:
+    kind = retry.kind if isinstance(retry, RetryStrategy) else retry.get("kind") if isinstance(retry, Mapping) else retry
+    return kind == "none"
 
 
 def options_json(options: SpawnOptions) -> dict[str, Any]:
