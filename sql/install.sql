@@ -59,10 +59,25 @@ begin;
 \ir functions/sweep.sql           \\ -- expired leases, deadlines, dead workers, due sleepers
 \ir functions/workers.sql         \\ -- registration of workers
 
+-- Functions: policy and clean-up
+\ir functions/policy.sql          \\ -- what people decide about a queue
+\ir functions/cleanup.sql         \\ -- old tasks and events, in bounded pieces
+
+-- Functions: one item at a time, for plain SQL and clients in other languages
+\ir functions/surface_tasks.sql   \\ -- spawn, result
+\ir functions/surface_runs.sql    \\ -- claim, complete, fail, schedule, extend
+\ir functions/surface_checkpoints.sql \\ -- steps, written and read
+\ir functions/surface_events.sql  \\ -- await, emit
+
 -- Functions: reading, for people
 \ir functions/inspect_tasks.sql   \\ -- lists of tasks
 \ir functions/inspect_task.sql    \\ -- one task with all that is known of it
 \ir functions/inspect_queues.sql  \\ -- events, waits, workers, counts
+
+-- Functions: what people look at
+\ir functions/inspect_queues.sql  \\ -- queues and workers, with their figures
+\ir functions/inspect_tasks.sql   \\ -- lists of tasks
+\ir functions/inspect_task.sql    \\ -- one task with all that belongs to it
 
 \ir finish.sql                    \\ -- version row, queue `default`
 commit;

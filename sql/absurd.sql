@@ -1,0 +1,2424 @@
+-- The schema of Absurd, version 1: durable tasks on PostgreSQL 15 or newer.
+-- Generated from the files that sql/install.sql names, by `make sql`. Do not edit.
+-- Load it into a database that has no schema `absurd`: psql -v ON_ERROR_STOP=1 -f absurd.sql
+
+begin;
+
+-- start.sql
+
+-- One installation at a time in a database; the names of ours are found whatever the caller's settings are.
+do $$ begin perform pg_advisory_xact_lock(hashtextextended('absurd schema', 0)); end $$;
+set local search_path = pg_catalog;
+set local client_min_messages = warning;
+-- A function may call one that is created after it.
+set local check_function_bodies = off;
+create schema if not exists absurd;
+
+-- tables/schema_version.sql
+
+-- One row: the version of the installed schema, for clients that must know whether they fit.
+create table absurd.schema_version (
+  only_row boolean primary key default true check (only_row),
+  version text not null,
+  installed_at timestamptz not null default now()
+);
+
+-- tables/queues.sql
+
+-- One row per queue: what people decided about it. Hot statements only read it by its key.
+create table absurd.queues (
+  queue_name text primary key check (octet_length(queue_name) between 1 and 57),
+  created_at timestamptz not null default now(),
+  paused_at timestamptz,
+  max_payload_bytes integer not null default 10485760 check (max_payload_bytes between 1024 and 268435456),
+  -- The policy of Absurd's published SQL surface. Storage is shared here, so partition settings are kept and reported only.
+  storage_mode text not null default 'unpartitioned' check (storage_mode in ('unpartitioned', 'partitioned')),
+  default_partition text not null default 'enabled' check (default_partition in ('enabled', 'disabled')),
+  partition_lookahead interval not null default '28 days',
+  partition_lookback interval not null default '1 day',
+  cleanup_ttl interval not null default '30 days' check (cleanup_ttl >= interval '0'),
+  cleanup_limit integer not null default 1000 check (cleanup_limit >= 1),
+  detach_mode text not null default 'none' check (detach_mode in ('none', 'empty')),
+  detach_min_age interval not null default '30 days'
+);
+
+-- tables/types.sql
+
+-- What read_spawn_options() makes of the options of a spawn.
+create type absurd.spawn_options as (
+  error text,
+  headers json,
+  retry_strategy jsonb,
+  max_attempts integer,
+  max_delay double precision,
+  max_duration double precision,
+  priority integer,
+  available_at timestamptz,
+  idempotency_key text,
+  parent_task_id uuid
+);
+
+-- tables/tasks.sql
+
+-- One row per task: inserted whole at spawn, updated once at its end.
+-- No index covers a column that the final update changes, so that update stays HOT; fillfactor leaves it room in the page.
+create table absurd.tasks (
+  task_id uuid primary key,
+  queue_name text not null,
+  task_name text not null,
+  params json not null,
+  headers json,
+  retry_strategy jsonb,
+  max_attempts integer,
+  max_delay double precision,
+  max_duration double precision,
+  priority integer not null default 0,
+  idempotency_key text,
+  parent_task_id uuid,
+  spawned_at timestamptz not null,
+  -- null while the task lives: its state is then that of its row in runs
+  outcome text check (outcome in ('completed', 'failed', 'cancelled')),
+  result json,
+  run_id uuid,
+  epoch integer,
+  attempt integer,
+  worker_id text,
+  started_at timestamptz,
+  finished_at timestamptz
+) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+create index tasks_by_name on absurd.tasks (queue_name, task_name, task_id);
+create index tasks_by_parent on absurd.tasks (parent_task_id, task_id) where parent_task_id is not null;
+
+-- tables/runs.sql
+
+-- One row per LIVE attempt: this table is the queue. Narrow, inserted, updated at each claim, deleted at the end.
+create table absurd.runs (
+  run_id uuid primary key,
+  task_id uuid not null,
+  queue_name text not null,
+  -- pending: may be claimed now; running: held by a worker; sleeping: waits for available_at, for events or for tasks
+  state text not null check (state in ('pending', 'running', 'sleeping')),
+  attempt integer not null,
+  priority integer not null default 0,
+  -- when it became or becomes ready; null while it sleeps without a time
+  available_at timestamptz,
+  -- grows with each claim: the fence against workers that held the run before
+  epoch integer not null default 0,
+  worker_id text,
+  lease_expires_at timestamptz,
+  started_at timestamptz,
+  -- past this moment the task is cancelled: before its first start by max_delay, while running by what is left of max_duration
+  deadline_at timestamptz,
+  -- seconds of max_duration that are left, kept while nobody runs it
+  allowance double precision,
+  -- arrivals that are still missing until the run wakes
+  waits_left integer not null default 0,
+  -- the event whose arrival or timeout woke the run last
+  wake_event text,
+  -- why it could not be run, for people
+  note text
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0);
+
+create unique index runs_by_task on absurd.runs (task_id);
+-- Ready rows in claim order. Sleepers have their own index: one over both would walk past every sleeper of a higher priority.
+create index runs_ready on absurd.runs (queue_name, priority desc, available_at, run_id) where state = 'pending';
+create index runs_due on absurd.runs (queue_name, available_at) where state = 'sleeping' and available_at is not null;
+create index runs_leased on absurd.runs (lease_expires_at) where state = 'running' and lease_expires_at is not null;
+create index runs_deadline on absurd.runs (deadline_at) where deadline_at is not null;
+-- Which runs a worker holds (to hand back what it lost track of, and when it dies).
+create index runs_held on absurd.runs (worker_id) where state = 'running';
+-- Runs that nobody could run. Free for the others: a note changes only together with the state.
+create index runs_noted on absurd.runs (run_id) where note is not null;
+
+-- tables/attempts.sql
+
+-- One row per attempt that ended without completing its task.
+create table absurd.attempts (
+  run_id uuid primary key,
+  task_id uuid not null,
+  queue_name text not null,
+  attempt integer not null,
+  epoch integer not null,
+  worker_id text,
+  started_at timestamptz,
+  ended_at timestamptz not null,
+  -- error: the handler raised; lease, worker: its holder vanished; cancel: by hand; delay, duration: a limit of the task
+  cause text not null check (cause in ('error', 'lease', 'worker', 'cancel', 'delay', 'duration')),
+  failure json not null,
+  retry_at timestamptz,
+  -- true when it ended the task (until the task is retried by hand)
+  final boolean not null
+);
+
+create index attempts_by_task on absurd.attempts (task_id, attempt);
+create index attempts_final on absurd.attempts (queue_name, ended_at) where final;
+
+-- tables/idempotency_keys.sql
+
+-- One row per idempotency key in use; it goes when its task is cleaned up.
+create table absurd.idempotency_keys (
+  queue_name text not null,
+  idempotency_key text not null,
+  task_id uuid not null,
+  primary key (queue_name, idempotency_key)
+);
+
+-- tables/checkpoints.sql
+
+-- One row per completed effect of a task, by the name that replay asks for.
+create table absurd.checkpoints (
+  task_id uuid not null,
+  step_name text not null,
+  -- the place of the effect in the handler's order, to notice code that changed under a task
+  position integer not null default 0,
+  -- step: a value the handler made; event, task: an arrival; timeout, sleep: a moment that passed
+  kind text not null default 'step' check (kind in ('step', 'event', 'task', 'timeout', 'sleep')),
+  state json not null,
+  event_seq bigint,
+  owner_run_id uuid,
+  completed_at timestamptz not null,
+  primary key (task_id, step_name)
+);
+
+-- tables/events.sql
+
+-- One row per emission. A wait gets the first emission of a name, for ever the same.
+create table absurd.events (
+  seq bigint generated always as identity primary key,
+  queue_name text not null,
+  event_name text not null,
+  payload json,
+  emitted_at timestamptz not null,
+  -- when a wait or subscriber took it first; clean-up spares what nobody has claimed
+  claimed_at timestamptz,
+  -- false until the waits have been looked at (an emit in REPEATABLE READ cannot see them and leaves it to a worker)
+  delivered boolean not null default true
+);
+
+create index events_by_name on absurd.events (queue_name, event_name, seq);
+create index events_undelivered on absurd.events (seq) where not delivered;
+
+-- tables/waits.sql
+
+-- One row per thing that a sleeping run, or a client, waits for. Inserted at the suspension, deleted when it is over.
+create table absurd.waits (
+  wait_id bigint generated always as identity primary key,
+  -- event, task: an arrival that counts; timer: what to record when runs.available_at passes; client: somebody waits for a result
+  kind text not null check (kind in ('event', 'task', 'timer', 'client')),
+  run_id uuid,
+  task_id uuid,
+  step_name text,
+  position integer not null default 0,
+  queue_name text not null,
+  event_name text,
+  since_seq bigint,
+  awaited_task_id uuid,
+  -- for kind timer: the checkpoint kind to write, sleep or timeout; for kind client: the channel to notify
+  detail text,
+  created_at timestamptz not null,
+  expires_at timestamptz
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+create index waits_by_run on absurd.waits (run_id) where run_id is not null;
+create index waits_by_event on absurd.waits (queue_name, event_name) where event_name is not null;
+create index waits_by_task on absurd.waits (awaited_task_id) where awaited_task_id is not null;
+create index waits_expiring on absurd.waits (expires_at) where kind = 'client';
+
+-- tables/workers.sql
+
+-- One row per living worker process.
+create table absurd.workers (
+  worker_id text primary key,
+  queue_names text[] not null,
+  hostname text not null,
+  pid integer not null,
+  version text not null,
+  concurrency integer not null,
+  running integer not null default 0,
+  -- true while it has free slots and waits for work: only then is a notification worth its price
+  idle boolean not null default false,
+  -- the advisory lock that its session holds; null when it cannot hold one (a transaction pooler)
+  session_key bigint,
+  -- since when the others miss that lock
+  missing_since timestamptz,
+  started_at timestamptz not null,
+  heartbeat_at timestamptz not null,
+  -- without a heartbeat for longer than this the row is stale
+  lease_seconds double precision not null
+) with (fillfactor = 50);
+
+-- functions/clock.sql
+
+-- The database's clock; tests move it with the setting absurd.fake_now. Never the worker's clock.
+create or replace function absurd.current_time() returns timestamptz
+language sql stable parallel safe as $$
+  select coalesce(nullif(current_setting('absurd.fake_now', true), '')::timestamptz, clock_timestamp())
+$$;
+
+-- The version of the installed schema.
+create or replace function absurd.get_schema_version() returns text
+language sql stable as $$
+  select version from absurd.schema_version
+$$;
+
+-- functions/ids.sql
+
+-- A UUIDv7 (RFC 9562, section 5.7) for SQL callers: 48 bits of milliseconds, then random bits.
+-- It takes the real clock and not absurd.current_time(): an id must stay unique while the clock is moved.
+create or replace function absurd.make_id() returns uuid
+language sql volatile parallel safe as $$
+  select encode(
+    set_bit(
+      set_bit(
+        overlay(
+          uuid_send(gen_random_uuid())
+          placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+          from 1 for 6),
+        52, 1),
+      53, 1),
+    'hex')::uuid
+$$;
+
+-- functions/names.sql
+
+-- What is wrong with a name or key that becomes part of an index, or null. PostgreSQL's B-trees take about 2,700 bytes an entry.
+create or replace function absurd.name_error(p_what text, p_name text) returns text
+language sql immutable parallel safe as $$
+  select case
+    when p_name is null or p_name = '' then format('%s must not be empty', p_what)
+    when octet_length(p_name) > 1000 then format('%s "%s…" has %s bytes; the limit is 1000', p_what, left(p_name, 40), octet_length(p_name))
+  end
+$$;
+
+-- Refuses a queue that does not exist, with the list of what to do.
+create or replace function absurd.require_queue(p_queue_name text) returns void
+language plpgsql stable as $$
+begin
+  if not exists (select from absurd.queues q where q.queue_name = p_queue_name) then
+    raise exception 'queue "%" does not exist', p_queue_name
+      using errcode = 'AB010', hint = 'Create it with absurdctl create-queue or select absurd.create_queue(…).';
+  end if;
+end $$;
+
+-- Refuses a payload that is larger than its queue allows.
+create or replace function absurd.require_size(p_queue_name text, p_what text, p_value json) returns void
+language plpgsql stable as $$
+declare
+  v_limit integer := (select q.max_payload_bytes from absurd.queues q where q.queue_name = p_queue_name);
+begin
+  if octet_length(p_value::text) > v_limit then
+    raise exception '% has % bytes; queue "%" allows %', p_what, octet_length(p_value::text), p_queue_name, v_limit
+      using errcode = 'AB013', hint = 'Store large data elsewhere and pass a reference, or raise max_payload_bytes of the queue.';
+  end if;
+end $$;
+
+-- Refuses a call that must see what others commit meanwhile, when the caller's isolation level hides it.
+create or replace function absurd.require_read_committed(p_what text) returns void
+language plpgsql stable as $$
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception '% needs READ COMMITTED, not %', p_what, upper(current_setting('transaction_isolation'))
+      using errcode = 'feature_not_supported', hint = 'Call it in a transaction of its own.';
+  end if;
+end $$;
+
+-- Keys of the advisory locks: one per queue (spawn and emit share it, drop_queue takes it alone) and one per event name.
+create or replace function absurd.queue_lock_key(p_queue_name text) returns bigint
+language sql immutable parallel safe as $$
+  select hashtextextended('absurd queue ' || p_queue_name, 0)
+$$;
+
+create or replace function absurd.event_lock_key(p_queue_name text, p_event_name text) returns bigint
+language sql immutable parallel safe as $$
+  select hashtextextended('absurd event ' || octet_length(p_queue_name) || ' ' || p_queue_name || ' ' || p_event_name, 0)
+$$;
+
+-- functions/notify.sql
+
+-- The channel on which workers of a queue hear that a run became ready. Hashed: channel names are identifiers of at most 63 bytes.
+create or replace function absurd.queue_channel(p_queue_name text) returns text
+language sql immutable parallel safe as $$
+  select 'absurd_' || md5(p_queue_name)
+$$;
+
+-- Tells idle workers of these queues that there is work. NOTIFY serialises commits, so busy workers are not told.
+create or replace function absurd.notify_queues(p_queue_names text[]) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_notify(absurd.queue_channel(q.queue_name), '')
+  from (select distinct u.queue_name from unnest(p_queue_names) as u(queue_name)) q
+  where exists (select from absurd.workers w where w.idle and q.queue_name = any (w.queue_names));
+end $$;
+
+-- functions/fence.sql
+
+-- Locks the runs that the caller believes to hold and says for each, in the order given: ok, lost or cancelled.
+-- Every write for a run passes here first. Rows are locked in order of run_id, so that no two batches deadlock.
+-- A null epoch (clients that know none) is fenced by the run id and its state alone.
+create or replace function absurd.fence_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[]) returns text[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+begin
+  perform from absurd.runs r where r.run_id = any (p_run_ids) order by r.run_id for update;
+  return array(
+    select case
+      when r.state = 'running' and (i.epoch is null or r.epoch = i.epoch) then 'ok'
+      else absurd.lost_status(i.run_id)
+    end
+    from unnest(p_run_ids, p_epochs) with ordinality as i(run_id, epoch, ord)
+    left join absurd.runs r on r.run_id = i.run_id
+    order by i.ord);
+end $$;
+
+-- Why a run is no longer the caller's: cancelled, if its task was cancelled; lost otherwise.
+create or replace function absurd.lost_status(p_run_id uuid) returns text
+language sql stable as $$
+  select case when exists (
+    select from absurd.attempts a where a.run_id = p_run_id and a.cause in ('cancel', 'delay', 'duration')
+  ) then 'cancelled' else 'lost' end
+$$;
+
+-- Raises what a client of the single-item functions expects for a run that is no longer its own.
+create or replace function absurd.raise_lost(p_run_id uuid, p_status text) returns void
+language plpgsql stable as $$
+begin
+  if p_status = 'cancelled' then
+    raise exception 'the task of run % has been cancelled', p_run_id using errcode = 'AB001';
+  end if;
+  raise exception 'run % has ended or lost its lease', p_run_id using errcode = 'AB002';
+end $$;
+
+-- functions/queues.sql
+
+-- Creates a queue; one that exists stays as it is. The storage mode is kept and reported: all queues share their tables here.
+create or replace function absurd.create_queue(p_queue_name text, p_storage_mode text) returns void
+language plpgsql volatile as $$
+begin
+  if p_queue_name is null or octet_length(p_queue_name) not between 1 and 57 then
+    raise exception 'a queue name has 1 to 57 bytes of UTF-8; "%" has %', left(p_queue_name, 80), coalesce(octet_length(p_queue_name), 0)
+      using errcode = 'AB012';
+  elsif p_storage_mode is null or p_storage_mode not in ('unpartitioned', 'partitioned') then
+    raise exception 'storage mode must be unpartitioned or partitioned, not "%"', p_storage_mode using errcode = 'AB012';
+  end if;
+  insert into absurd.queues (queue_name, storage_mode) values (p_queue_name, p_storage_mode) on conflict (queue_name) do nothing;
+end $$;
+
+-- The same with the usual storage mode.
+create or replace function absurd.create_queue(p_queue_name text) returns void
+language sql volatile as $$
+  select absurd.create_queue(p_queue_name, 'unpartitioned')
+$$;
+
+-- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks and events out meanwhile.
+create or replace function absurd.drop_queue(p_queue_name text) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_xact_lock(absurd.queue_lock_key(p_queue_name));
+  delete from absurd.queues q where q.queue_name = p_queue_name;
+  if not found then
+    return;
+  end if;
+  delete from absurd.runs r where r.queue_name = p_queue_name;
+  delete from absurd.waits w where w.queue_name = p_queue_name
+    or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.attempts a where a.queue_name = p_queue_name
+    or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
+  delete from absurd.events e where e.queue_name = p_queue_name;
+  delete from absurd.tasks t where t.queue_name = p_queue_name;
+end $$;
+
+-- The names of all queues.
+create or replace function absurd.list_queues() returns table (queue_name text)
+language sql stable as $$
+  select q.queue_name from absurd.queues q order by q.queue_name
+$$;
+
+-- Stops claims from a queue; what runs goes on. Tasks and events are still accepted.
+create or replace function absurd.pause_queue(p_queue_name text) returns void
+language plpgsql volatile as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  update absurd.queues q set paused_at = coalesce(q.paused_at, absurd.current_time()) where q.queue_name = p_queue_name;
+end $$;
+
+-- Lets claims go on.
+create or replace function absurd.resume_queue(p_queue_name text) returns void
+language plpgsql volatile as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  update absurd.queues q set paused_at = null where q.queue_name = p_queue_name;
+  perform absurd.notify_queues(array[p_queue_name]);
+end $$;
+
+-- functions/options.sql
+
+-- What is wrong with a number inside options, or null.
+create or replace function absurd.number_error(p_name text, p_value jsonb, p_min numeric, p_max numeric, p_whole boolean default false)
+returns text
+language plpgsql immutable parallel safe as $$
+begin
+  if p_value is null or jsonb_typeof(p_value) = 'null' then
+    return null;
+  elsif jsonb_typeof(p_value) <> 'number' then
+    return format('%s must be a number, not %s', p_name, left(p_value::text, 100));
+  elsif p_whole and (p_value::text)::numeric <> trunc((p_value::text)::numeric) then
+    return format('%s must be a whole number, not %s', p_name, left(p_value::text, 100));
+  elsif (p_value::text)::numeric not between p_min and p_max then
+    return format('%s must be between %s and %s, not %s', p_name, p_min, p_max, left(p_value::text, 100));
+  end if;
+  return null;
+end $$;
+
+-- What is wrong with the keys of an object inside options, or null.
+create or replace function absurd.object_error(p_name text, p_value jsonb, p_known text[]) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_unknown text;
+begin
+  if p_value is null or jsonb_typeof(p_value) = 'null' then
+    return null;
+  elsif jsonb_typeof(p_value) <> 'object' then
+    return format('%s must be an object, not %s', p_name, left(p_value::text, 100));
+  end if;
+  select k into v_unknown from jsonb_object_keys(p_value) k where k <> all (p_known) limit 1;
+  if found then
+    return format('%s has no option "%s"; known are %s', p_name, left(v_unknown, 100), array_to_string(p_known, ', '));
+  end if;
+  return null;
+end $$;
+
+-- What is wrong with a retry strategy, or null.
+create or replace function absurd.retry_strategy_error(p_value jsonb) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_error text := absurd.object_error('retry_strategy', p_value, array['kind', 'base_seconds', 'factor', 'max_seconds', 'jitter']);
+begin
+  if v_error is not null or p_value is null or jsonb_typeof(p_value) = 'null' then
+    return v_error;
+  elsif jsonb_typeof(p_value -> 'kind') is distinct from 'string' or (p_value ->> 'kind') not in ('fixed', 'exponential', 'none') then
+    return format('retry_strategy.kind must be fixed, exponential or none, not %s', coalesce(left((p_value -> 'kind')::text, 100), 'missing'));
+  end if;
+  return coalesce(
+    absurd.number_error('retry_strategy.base_seconds', p_value -> 'base_seconds', 0, 315360000),
+    absurd.number_error('retry_strategy.factor', p_value -> 'factor', 1, 1000),
+    absurd.number_error('retry_strategy.max_seconds', p_value -> 'max_seconds', 0, 315360000),
+    absurd.number_error('retry_strategy.jitter', p_value -> 'jitter', 0, 1));
+end $$;
+
+-- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
+create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
+language plpgsql stable as $$
+declare
+  v absurd.spawn_options;
+  v_limits jsonb := p_options -> 'cancellation';
+begin
+  v.error := absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation',
+    'idempotency_key', 'priority', 'delay', 'available_at', 'parent_task_id']);
+  if v.error is not null or p_options is null or jsonb_typeof(p_options) = 'null' then
+    return v;
+  end if;
+  v.error := coalesce(
+    absurd.retry_strategy_error(p_options -> 'retry_strategy'),
+    absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true),
+    absurd.object_error('cancellation', v_limits, array['max_delay', 'max_duration']),
+    absurd.number_error('cancellation.max_delay', v_limits -> 'max_delay', 0, 315360000),
+    absurd.number_error('cancellation.max_duration', v_limits -> 'max_duration', 0, 315360000),
+    absurd.number_error('priority', p_options -> 'priority', -32768, 32767, true),
+    absurd.number_error('delay', p_options -> 'delay', 0, 315360000));
+  if v.error is not null then
+    return v;
+  end if;
+  if jsonb_typeof(p_options -> 'headers') not in ('object', 'null') then
+    v.error := format('headers must be an object, not %s', left((p_options -> 'headers')::text, 100));
+    return v;
+  end if;
+  v.headers := nullif(p_options -> 'headers', 'null');
+  v.retry_strategy := nullif(p_options -> 'retry_strategy', 'null');
+  v.max_attempts := (p_options ->> 'max_attempts')::numeric;
+  v.max_delay := (v_limits ->> 'max_delay')::double precision;
+  v.max_duration := (v_limits ->> 'max_duration')::double precision;
+  v.priority := (p_options ->> 'priority')::numeric;
+  if jsonb_typeof(p_options -> 'idempotency_key') <> 'null' then
+    if jsonb_typeof(p_options -> 'idempotency_key') <> 'string' then
+      v.error := format('idempotency_key must be a string, not %s', left((p_options -> 'idempotency_key')::text, 100));
+      return v;
+    end if;
+    v.idempotency_key := p_options ->> 'idempotency_key';
+  end if;
+  begin
+    v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
+      absurd.current_time() + make_interval(secs => (p_options ->> 'delay')::double precision));
+    v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
+    if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
+      v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
+    end if;
+  exception when data_exception then
+    v.error := format('available_at or parent_task_id cannot be read: %s', sqlerrm);
+  end;
+  return v;
+end $$;
+
+-- Seconds until the attempt after p_attempt, by the strategy stored with the task. Never raises, whatever is stored.
+-- No strategy: at once. fixed: base_seconds (60). exponential: base_seconds (30) * factor (2) ^ (attempt - 1), at most max_seconds.
+-- jitter takes away a random part of the delay, up to that fraction. Everything is capped at ten years.
+create or replace function absurd.retry_delay(p_strategy jsonb, p_attempt integer) returns double precision
+language sql volatile as $$
+  select case p_strategy ->> 'kind'
+    when 'fixed' then least(coalesce((p_strategy ->> 'base_seconds')::double precision, 60), 315360000)
+    when 'exponential' then
+      case
+        when coalesce((p_strategy ->> 'base_seconds')::double precision, 30) <= 0 then 0
+        else exp(least(
+          ln(coalesce((p_strategy ->> 'base_seconds')::double precision, 30))
+            + (p_attempt - 1) * ln(greatest(coalesce((p_strategy ->> 'factor')::double precision, 2), 1)),
+          ln(greatest(least(coalesce((p_strategy ->> 'max_seconds')::double precision, 315360000), 315360000), 1e-6))))
+      end
+    else 0
+  end * (1 - random() * least(greatest(coalesce((p_strategy ->> 'jitter')::double precision, 0), 0), 1))
+$$;
+
+-- functions/spawn.sql
+
+-- Inserts tasks with their first runs. One answer per item, in the order given; a bad item says so and harms no other.
+-- Ids come from the caller, so a call whose answer was lost can be repeated: a task that is there already is reported as before.
+-- Locks: each queue's advisory lock, shared, in order of name (against drop_queue); idempotency keys in order of key.
+create or replace function absurd.spawn_tasks(
+  p_queue_names text[], p_task_ids uuid[], p_run_ids uuid[], p_task_names text[], p_params json[], p_headers json[],
+  p_options jsonb[], p_idempotency_keys text[])
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean, status text, message text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_queues text[] := array(select distinct u.q from unnest(p_queue_names) as u(q) where u.q is not null order by 1);
+  v_owners uuid[];
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
+  if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
+    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids);
+  end if;
+  return query
+  with item as materialized (
+    select u.ord, u.queue_name, u.task_id, u.run_id, u.task_name, u.params, u.headers, u.options, u.owner, u.idempotency_key
+    from unnest(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, v_owners, p_idempotency_keys)
+      with ordinality as u(queue_name, task_id, run_id, task_name, params, headers, options, owner, idempotency_key, ord)
+  ), opt as materialized (
+    select d.options, absurd.read_spawn_options(d.options) as o from (select distinct i.options from item i where i.options is not null) d
+  ), judged as materialized (
+    select i.*, opt.o, q.queue_name is null as no_queue,
+      coalesce((opt.o).available_at, v_now) as available_at,
+      coalesce(
+        case when q.queue_name is null then format('queue "%s" does not exist', i.queue_name) end,
+        absurd.name_error('task name', i.task_name),
+        case when i.idempotency_key is not null then absurd.name_error('idempotency key', i.idempotency_key) end,
+        (opt.o).error,
+        case when octet_length(i.params::text) > q.max_payload_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
+          i.task_name, octet_length(i.params::text), i.queue_name, q.max_payload_bytes) end) as problem,
+      octet_length(i.params::text) > q.max_payload_bytes as too_large
+    from item i
+    left join absurd.queues q on q.queue_name = i.queue_name
+    left join opt on opt.options = i.options
+  ), new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    select j.task_id, j.queue_name, j.task_name, coalesce(j.params, 'null'), coalesce(j.headers, (j.o).headers), (j.o).retry_strategy,
+      (j.o).max_attempts, (j.o).max_delay, (j.o).max_duration, coalesce((j.o).priority, 0), j.idempotency_key, (j.o).parent_task_id, v_now
+    from judged j
+    where j.problem is null and (j.owner is null or j.owner = j.task_id)
+    order by j.ord
+    on conflict (task_id) do nothing
+    returning tasks.task_id
+  ), new_run as (
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+    select j.run_id, j.task_id, j.queue_name, case when j.available_at > v_now then 'sleeping' else 'pending' end, 1,
+      coalesce((j.o).priority, 0), j.available_at, j.available_at + make_interval(secs => (j.o).max_delay), (j.o).max_duration
+    from judged j
+    where j.task_id in (select n.task_id from new_task n)
+    order by j.ord
+    returning runs.queue_name, runs.state
+  ), told as (
+    select absurd.notify_queues(array_agg(distinct n.queue_name)) from new_run n where n.state = 'pending' having count(*) > 0
+  )
+  select
+    case when j.problem is null then coalesce(j.owner, j.task_id) end,
+    case when j.problem is null then coalesce(old_run.run_id, old_task.run_id, j.run_id) end,
+    coalesce(old_run.attempt, old_task.attempt, 1),
+    j.problem is null and (j.owner is null or j.owner = j.task_id),
+    case when j.problem is null then 'ok' when j.no_queue then 'no_queue' when j.too_large then 'too_large' else 'invalid' end,
+    j.problem
+  from judged j
+  left join absurd.tasks old_task on old_task.task_id = j.owner and j.owner <> j.task_id
+  left join absurd.runs old_run on old_run.task_id = j.owner and j.owner <> j.task_id
+  left join (select count(*) as n from told) t on true
+  order by j.ord;
+end $$;
+
+-- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
+-- A key of a queue that does not exist, or one that is no valid key, is left alone: spawn_tasks refuses its item.
+create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off
+as $$
+begin
+  insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
+  select u.queue_name, u.key, u.task_id
+  from unnest(p_queue_names, p_keys, p_task_ids) with ordinality as u(queue_name, key, task_id, ord)
+  join absurd.queues q on q.queue_name = u.queue_name
+  where u.key is not null and absurd.name_error('', u.key) is null
+  order by u.queue_name, u.key, u.ord
+  on conflict (queue_name, idempotency_key) do nothing;
+  return array(
+    select k.task_id
+    from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
+    left join absurd.idempotency_keys k on k.queue_name = u.queue_name and k.idempotency_key = u.key
+    order by u.ord);
+end $$;
+
+-- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
+-- status: ok, lost, cancelled; else the first item's problem, and then nothing was spawned.
+-- state: [{"task_id", "run_id", "created"}, …] in the order given; when the step was done before, what it recorded then.
+create or replace function absurd.spawn_children(
+  p_owner_task_id uuid, p_owner_run_id uuid, p_owner_epoch integer, p_step_name text, p_position integer,
+  p_queue_names text[], p_task_ids uuid[], p_run_ids uuid[], p_task_names text[], p_params json[], p_headers json[],
+  p_options jsonb[], p_idempotency_keys text[])
+returns table (status text, message text, state json)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_status text;
+  v_message text;
+  v_state json;
+begin
+  v_status := (absurd.fence_runs(array[p_owner_task_id], array[p_owner_run_id], array[p_owner_epoch]))[1];
+  if v_status <> 'ok' then
+    return query select v_status, null::text, null::json;
+    return;
+  end if;
+  select c.state into v_state from absurd.checkpoints c where c.task_id = p_owner_task_id and c.step_name = p_step_name;
+  if found then
+    return query select 'ok', null::text, v_state;
+    return;
+  end if;
+  -- All or none: the items go in inside a block, and a refused one rolls the block back.
+  begin
+    select min(s.status) filter (where s.status <> 'ok'), min(s.message) filter (where s.status <> 'ok'),
+      json_agg(json_build_object('task_id', s.task_id, 'run_id', s.run_id, 'created', s.created) order by s.ord)
+    into v_status, v_message, v_state
+    from absurd.spawn_tasks(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, p_idempotency_keys)
+      with ordinality as s(task_id, run_id, attempt, created, status, message, ord);
+    if v_status is not null then
+      raise exception using errcode = 'AB012';
+    end if;
+  exception when sqlstate 'AB012' then
+    return query select v_status, v_message, null::json;
+    return;
+  end;
+  insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
+  values (p_owner_task_id, p_step_name, p_position, v_state, p_owner_run_id, absurd.current_time());
+  return query select 'ok', null::text, v_state;
+end $$;
+
+-- functions/claim.sql
+
+-- Makes ready runs of a queue the caller's for the length of the lease, best priority first, then by the time they became ready.
+-- Reads as many rows as it returns, whatever the backlog: the ready index is in claim order. Checkpoints come along;
+-- a first claim has none and reads none. Large histories come in pieces: see read_checkpoints().
+-- checkpoints: [[step_name, position, kind, state, event_seq], …] in handler order; checkpoint_count says how many there are in all.
+create or replace function absurd.claim_runs(p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer)
+returns table (
+  task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
+  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  if not exists (select from absurd.queues q where q.queue_name = p_queue_name and q.paused_at is null) then
+    return;
+  end if;
+  return query
+  with ready as materialized (
+    select r.run_id
+    from absurd.runs r
+    where r.queue_name = p_queue_name and r.state = 'pending'
+    order by r.priority desc, r.available_at, r.run_id
+    limit p_limit
+    for update skip locked
+  ), taken as (
+    update absurd.runs r
+    set state = 'running', epoch = r.epoch + 1, worker_id = p_worker_id,
+      lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
+      started_at = coalesce(r.started_at, v_now),
+      deadline_at = v_now + make_interval(secs => r.allowance), allowance = null, note = null
+    from ready
+    where r.run_id = ready.run_id
+    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
+  )
+  select k.task_id, k.run_id, k.epoch, k.attempt, t.task_name, t.params::text, t.headers::text, t.max_attempts, t.parent_task_id,
+    k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
+  from taken k
+  join absurd.tasks t on t.task_id = k.task_id
+  left join lateral absurd.first_checkpoints(k.task_id) h on k.epoch > 1 or k.attempt > 1;
+end $$;
+
+-- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
+create or replace function absurd.first_checkpoints(p_task_id uuid) returns table (total bigint, checkpoints text)
+language sql stable as $$
+  select max(c.total),
+    json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)
+      filter (where c.n <= 1000 and c.size_before < 1000000)::text
+  from (
+    select s.step_name, s.position, s.kind, s.state, s.event_seq,
+      count(*) over () as total,
+      row_number() over w as n,
+      coalesce(sum(pg_column_size(s.state)) over (w rows between unbounded preceding and 1 preceding), 0) as size_before
+    from absurd.checkpoints s
+    where s.task_id = p_task_id
+    window w as (order by s.position, s.step_name)
+  ) c
+$$;
+
+-- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, in the form of claim_runs().
+create or replace function absurd.read_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
+language sql stable as $$
+  select json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)::text
+  from (
+    select s.* from absurd.checkpoints s
+    where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
+    order by s.position, s.step_name
+    limit 1000
+  ) c
+$$;
+
+-- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.
+-- Returns how many, and when the next one is due. Bounded; rows that somebody else is changing are left to him.
+create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
+returns table (promoted integer, next_due timestamptz)
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[];
+begin
+  v_run_ids := array(
+    select d.run_id from (
+      select r.run_id from absurd.runs r
+      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now
+      order by r.available_at
+      limit p_limit
+      for update skip locked) d);
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_waits(v_run_ids, v_now);
+    perform absurd.notify_queues(array[p_queue_name]);
+  end if;
+  return query
+    select cardinality(v_run_ids),
+      (select r.available_at from absurd.runs r
+       where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at is not null
+       order by r.available_at limit 1);
+end $$;
+
+-- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.
+create or replace function absurd.end_waits(p_run_ids uuid[], p_now timestamptz) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+begin
+  with gone as (
+    delete from absurd.waits w where w.run_id = any (p_run_ids)
+    returning w.run_id, w.task_id, w.kind, w.step_name, w.position, w.detail, w.event_name
+  ), recorded as (
+    insert into absurd.checkpoints (task_id, step_name, position, kind, state, owner_run_id, completed_at)
+    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now from gone g where g.kind = 'timer'
+    on conflict (task_id, step_name) do nothing
+  )
+  update absurd.runs r
+  set state = 'pending', waits_left = 0,
+    wake_event = (select min(g.event_name) from gone g where g.run_id = r.run_id and g.kind = 'event')
+  where r.run_id = any (p_run_ids);
+end $$;
+
+-- functions/leases.sql
+
+-- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled.
+create or replace function absurd.extend_leases(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
+returns text[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  update absurd.runs r
+  set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
+  from unnest(p_run_ids, v_status) as i(run_id, status)
+  where r.run_id = i.run_id and i.status = 'ok';
+  return v_status;
+end $$;
+
+-- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
+-- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
+create or replace function absurd.release_runs(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  perform absurd.put_back(i.run_id, case when i.delay > 0 then 'sleeping' else 'pending' end,
+    v_now + make_interval(secs => coalesce(i.delay, 0)), 0, i.note)
+  from unnest(p_run_ids, p_delays, p_notes, v_status) as i(run_id, delay, note, status)
+  where i.status = 'ok';
+  return v_status;
+end $$;
+
+-- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
+create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r
+      where r.worker_id = p_worker_id and r.state = 'running' and r.run_id <> all (coalesce(p_known_run_ids, '{}'))
+      order by r.run_id
+      for update skip locked) f);
+begin
+  perform absurd.put_back(u.run_id, 'pending', absurd.current_time(), 0) from unnest(v_run_ids) as u(run_id);
+  return cardinality(v_run_ids);
+end $$;
+
+-- functions/checkpoints.sql
+
+-- Records completed steps of running tasks. One status per item: ok, lost, cancelled. A repeated call changes nothing and says ok.
+create or replace function absurd.record_checkpoints(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[], p_states json[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
+  select i.task_id, i.step_name, i.position, i.state, i.run_id, v_now
+  from unnest(p_task_ids, p_run_ids, p_step_names, p_positions, p_states, v_status)
+    as i(task_id, run_id, step_name, position, state, status)
+  where i.status = 'ok'
+  on conflict (task_id, step_name) do nothing;
+  return v_status;
+end $$;
+
+-- What a worker needs to know of a step whose commit was never answered: waits for the transaction that may still hold the run,
+-- then says ok if the checkpoint is there and the run's status otherwise; missing if the run is still the caller's and nothing was recorded.
+create or replace function absurd.verify_checkpoint(p_task_id uuid, p_run_id uuid, p_epoch integer, p_step_name text) returns text
+language plpgsql volatile as $$
+declare
+  v_status text := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[p_epoch]))[1];
+begin
+  if v_status = 'ok' and not exists (
+      select from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name and c.owner_run_id = p_run_id) then
+    return 'missing';
+  end if;
+  return v_status;
+end $$;
+
+-- functions/suspend.sql
+
+-- Looks for what a wait asks for: {"step", "queue", "event", "since"} or {"step", "task"}.
+-- status: found, absent; busy: somebody is deciding on it at this moment, ask again; no_queue, no_task.
+-- It never waits for a lock: an emit in a long transaction elsewhere holds up this wait alone.
+create or replace function absurd.find_arrival(p_wait json)
+returns table (status text, kind text, state json, event_seq bigint)
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_event absurd.events;
+  v_outcome text;
+begin
+  if p_wait ->> 'task' is not null then
+    select t.outcome into v_outcome from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid for share skip locked;
+    if not found then
+      return query select case when exists (select from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid)
+        then 'busy' else 'no_task' end, 'task', null::json, null::bigint;
+    elsif v_outcome is null then
+      return query select 'absent', 'task', null::json, null::bigint;
+    else
+      return query select 'found', 'task', absurd.task_outcome((p_wait ->> 'task')::uuid), null::bigint;
+    end if;
+    return;
+  end if;
+  if not exists (select from absurd.queues q where q.queue_name = p_wait ->> 'queue') then
+    return query select 'no_queue', 'event', null::json, null::bigint;
+    return;
+  elsif not pg_try_advisory_xact_lock_shared(absurd.event_lock_key(p_wait ->> 'queue', p_wait ->> 'event')) then
+    return query select 'busy', 'event', null::json, null::bigint;
+    return;
+  end if;
+  select * into v_event from absurd.events e
+  where e.queue_name = p_wait ->> 'queue' and e.event_name = p_wait ->> 'event' and e.seq > coalesce((p_wait ->> 'since')::bigint, 0)
+  order by e.seq limit 1;
+  if not found then
+    return query select 'absent', 'event', null::json, null::bigint;
+    return;
+  end if;
+  if v_event.claimed_at is null then
+    -- skip locked: whoever holds the row is marking it too
+    update absurd.events e set claimed_at = absurd.current_time()
+    where e.seq = (select f.seq from absurd.events f where f.seq = v_event.seq and f.claimed_at is null for update skip locked);
+  end if;
+  return query select 'found', 'event', coalesce(v_event.payload, 'null'), v_event.seq;
+end $$;
+
+-- Decides waits of running tasks that can be decided at once. needed: how many of the waits have to arrive (1 = any).
+-- status: ok and arrivals [[step_name, position, kind, state, event_seq], …], now checkpoints of the task; waiting: nothing was written,
+-- suspend the run; busy: ask again; lost, cancelled, no_queue, no_task.
+create or replace function absurd.check_waits(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[])
+returns table (status text, arrivals text)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_arrivals json;
+  v_decided text;
+begin
+  for i in 1 .. cardinality(p_run_ids) loop
+    v_arrivals := null;
+    if v_status[i] = 'ok' then
+      select coalesce(min(f.problem), case when count(*) filter (where f.status = 'found') >= p_needed[i] then 'ok' else 'waiting' end),
+        json_agg(json_build_array(f.step_name, p_positions[i], f.kind, f.state, f.event_seq) order by f.ord)
+          filter (where f.status = 'found' and f.found_before < p_needed[i])
+      into v_decided, v_arrivals
+      from (
+        select w.ord, w.value ->> 'step' as step_name, a.status, a.kind, a.state, a.event_seq,
+          case when a.status not in ('found', 'absent') then a.status end as problem,
+          count(*) filter (where a.status = 'found') over (order by w.ord rows between unbounded preceding and 1 preceding) as found_before
+        from json_array_elements(p_waits[i]) with ordinality as w(value, ord)
+        cross join lateral absurd.find_arrival(w.value) a
+      ) f;
+      v_status[i] := v_decided;
+    end if;
+    if v_status[i] = 'ok' then
+      perform absurd.record_arrivals(p_task_ids[i], p_run_ids[i], v_arrivals);
+      return query select 'ok', v_arrivals::text;
+    else
+      return query select v_status[i], null::text;
+    end if;
+  end loop;
+end $$;
+
+-- Writes arrivals in the form of check_waits() as checkpoints.
+create or replace function absurd.record_arrivals(p_task_id uuid, p_run_id uuid, p_arrivals json) returns void
+language sql volatile as $$
+  insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
+  select p_task_id, a.value ->> 0, (a.value ->> 1)::integer, a.value ->> 2, a.value -> 3, (a.value ->> 4)::bigint, p_run_id, absurd.current_time()
+  from json_array_elements(p_arrivals) as a(value)
+  on conflict (task_id, step_name) do nothing
+$$;
+
+-- Puts running tasks to sleep until their time or their arrivals, whichever is first; what arrived meanwhile counts, and a run with
+-- nothing left to wait for is ready again at once. A sleep is a suspension with a time and no waits.
+-- timer_steps, timer_kinds: the checkpoint to write when the time passes, and its kind: sleep or timeout.
+-- One status per item: ok; busy: ask again; lost, cancelled, no_queue, no_task. Repeated after a lost answer it says ok again.
+create or replace function absurd.suspend_runs(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[],
+  p_wake_ats timestamptz[], p_timeouts double precision[], p_timer_steps text[], p_timer_kinds text[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  for i in 1 .. cardinality(p_run_ids) loop
+    if v_status[i] = 'ok' then
+      v_status[i] := absurd.suspend_run(p_task_ids[i], p_run_ids[i], p_positions[i], p_needed[i], p_waits[i],
+        coalesce(p_wake_ats[i], absurd.current_time() + make_interval(secs => p_timeouts[i])), p_timer_steps[i], p_timer_kinds[i]);
+    elsif v_status[i] = 'lost' and exists (
+        select from absurd.runs r where r.run_id = p_run_ids[i] and r.epoch = p_epochs[i] and r.state <> 'running') then
+      v_status[i] := 'ok';
+    end if;
+  end loop;
+  return v_status;
+end $$;
+
+-- Puts one run, which the caller has locked, to sleep.
+create or replace function absurd.suspend_run(
+  p_task_id uuid, p_run_id uuid, p_position integer, p_needed integer, p_waits json, p_wake_at timestamptz, p_timer_step text, p_timer_kind text)
+returns text
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_wait record;
+  v_arrival record;
+  v_arrivals json[] := '{}';
+  v_absent json[] := '{}';
+  v_missing integer := coalesce(p_needed, 0);
+begin
+  for v_wait in select w.value from json_array_elements(coalesce(p_waits, '[]')) as w(value) loop
+    exit when v_missing = 0;
+    select * into v_arrival from absurd.find_arrival(v_wait.value);
+    if v_arrival.status = 'found' then
+      v_missing := v_missing - 1;
+      v_arrivals := v_arrivals || json_build_array(v_wait.value ->> 'step', p_position, v_arrival.kind, v_arrival.state, v_arrival.event_seq);
+    elsif v_arrival.status = 'absent' then
+      v_absent := v_absent || v_wait.value;
+    else
+      return v_arrival.status;
+    end if;
+  end loop;
+  if cardinality(v_arrivals) > 0 then
+    perform absurd.record_arrivals(p_task_id, p_run_id, array_to_json(v_arrivals));
+  end if;
+  if p_needed > 0 and v_missing = 0 then
+    perform absurd.put_back(p_run_id, 'pending', v_now, 0);
+    return 'ok';
+  end if;
+  insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, event_name, since_seq, awaited_task_id, created_at)
+  select case when w.value ->> 'task' is null then 'event' else 'task' end, p_run_id, p_task_id, w.value ->> 'step', p_position,
+    coalesce(w.value ->> 'queue', r.queue_name), w.value ->> 'event', (w.value ->> 'since')::bigint, (w.value ->> 'task')::uuid, v_now
+  from unnest(v_absent) as w(value), absurd.runs r
+  where r.run_id = p_run_id;
+  insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, detail, created_at)
+  select 'timer', p_run_id, p_task_id, p_timer_step, p_position, r.queue_name, p_timer_kind, v_now
+  from absurd.runs r
+  where r.run_id = p_run_id and p_wake_at is not null and p_timer_step is not null;
+  perform absurd.put_back(p_run_id, 'sleeping', p_wake_at, v_missing);
+  return 'ok';
+end $$;
+
+-- Takes a run, which the caller has locked, out of its worker's hands. What is left of max_duration is kept for the next claim.
+create or replace function absurd.put_back(
+  p_run_id uuid, p_state text, p_available_at timestamptz, p_waits_left integer, p_note text default null)
+returns void
+language sql volatile as $$
+  with changed as (
+    update absurd.runs r
+    set state = p_state, available_at = p_available_at, waits_left = p_waits_left, worker_id = null, lease_expires_at = null,
+      wake_event = null, note = p_note,
+      allowance = case when r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - absurd.current_time())::double precision, 0) end,
+      deadline_at = null
+    where r.run_id = p_run_id
+    returning r.queue_name, r.state
+  )
+  select absurd.notify_queues(array[c.queue_name]) from changed c where c.state = 'pending'
+$$;
+
+-- functions/complete.sql
+
+-- Ends runs with a result: the task is completed, the run row goes, whoever waits for the task is told.
+-- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
+create or replace function absurd.complete_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_results json[]) returns text[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  with item as materialized (
+    select i.run_id, i.result
+    from unnest(p_run_ids, p_results, v_status) as i(run_id, result, status)
+    where i.status = 'ok'
+  ), gone as (
+    delete from absurd.runs r using item i where r.run_id = i.run_id
+    returning r.run_id, r.task_id, r.epoch, r.attempt, r.worker_id, r.started_at, i.result
+  )
+  update absurd.tasks t
+  set outcome = 'completed', result = coalesce(g.result, 'null'), run_id = g.run_id, epoch = g.epoch, attempt = g.attempt, worker_id = g.worker_id,
+    started_at = g.started_at, finished_at = v_now
+  from gone g
+  where t.task_id = g.task_id;
+  if exists (select from absurd.waits w where w.awaited_task_id = any (p_task_ids)) then
+    perform absurd.wake_task_waiters(p_task_ids);
+  end if;
+  if 'lost' = any (v_status) then
+    v_status := array(
+      select case when i.status = 'lost' and t.outcome = 'completed' and t.run_id = i.run_id and t.epoch = i.epoch then 'ok' else i.status end
+      from unnest(p_task_ids, p_run_ids, p_epochs, v_status) with ordinality as i(task_id, run_id, epoch, status, ord)
+      left join absurd.tasks t on t.task_id = i.task_id
+      order by i.ord);
+  end if;
+  return v_status;
+end $$;
+
+-- functions/fail.sql
+
+-- Ends attempts with a failure: the next one follows the task's strategy, or the task has failed.
+-- retry_ats overrules the strategy's time; retryable false means that no other attempt makes sense.
+-- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
+create or replace function absurd.fail_runs(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
+returns text[]
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+begin
+  perform absurd.end_attempts(
+    array_agg(i.run_id), array_agg('error'::text), array_agg(i.failure), array_agg(coalesce(i.retryable, true)), array_agg(i.retry_at))
+  from unnest(p_run_ids, p_failures, p_retryable, p_retry_ats, v_status) as i(run_id, failure, retryable, retry_at, status)
+  where i.status = 'ok'
+  having count(*) > 0;
+  if 'lost' = any (v_status) then
+    v_status := array(
+      select case when i.status = 'lost' and a.cause = 'error' and a.epoch = i.epoch then 'ok' else i.status end
+      from unnest(p_run_ids, p_epochs, v_status) with ordinality as i(run_id, epoch, status, ord)
+      left join absurd.attempts a on a.run_id = i.run_id
+      order by i.ord);
+  end if;
+  return v_status;
+end $$;
+
+-- Ends the attempts of runs that the caller has locked, each for its cause. What follows is decided here and nowhere else:
+-- cancel, delay, duration: the task is cancelled. error: another attempt after the strategy's delay. lease, worker: another attempt
+-- at once, for its holder vanished and the task did nothing wrong. No attempt, or no allowance, left: the task has failed.
+create or replace function absurd.end_attempts(
+  p_run_ids uuid[], p_causes text[], p_failures json[], p_retryable boolean[] default null, p_retry_ats timestamptz[] default null)
+returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_ended uuid[];
+  v_ready text[];
+begin
+  with item as materialized (
+    select * from unnest(p_run_ids, p_causes, p_failures, p_retryable, p_retry_ats) as i(run_id, cause, failure, retryable, retry_at)
+  ), gone as materialized (
+    delete from absurd.runs r using item i where r.run_id = i.run_id
+    returning r.*, i.cause, i.failure, i.retryable, i.retry_at,
+      case when r.state = 'running' and r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - v_now)::double precision, 0)
+        else r.allowance end as left_over
+  ), unawaited as (
+    delete from absurd.waits w using gone g where w.run_id = g.run_id
+  ), judged as materialized (
+    select g.*,
+      g.cause in ('error', 'lease', 'worker') and coalesce(g.retryable, true)
+        and (t.max_attempts is null or g.attempt < t.max_attempts) and (g.left_over is null or g.left_over > 0) as again,
+      case
+        when g.retry_at is not null then g.retry_at
+        when g.cause = 'error' then v_now + make_interval(secs => absurd.retry_delay(t.retry_strategy, g.attempt))
+        else v_now
+      end as next_at
+    from gone g
+    join absurd.tasks t on t.task_id = g.task_id
+  ), ended as (
+    insert into absurd.attempts (run_id, task_id, queue_name, attempt, epoch, worker_id, started_at, ended_at, cause, failure, retry_at, final)
+    select j.run_id, j.task_id, j.queue_name, j.attempt, j.epoch, j.worker_id, j.started_at, v_now, j.cause, coalesce(j.failure, 'null'),
+      case when j.again then j.next_at end, not j.again
+    from judged j
+  ), followed as (
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
+    select absurd.make_id(), j.task_id, j.queue_name, case when j.next_at > v_now then 'sleeping' else 'pending' end,
+      j.attempt + 1, j.priority, j.next_at, j.left_over
+    from judged j
+    where j.again
+    returning runs.queue_name, runs.state
+  ), finished as (
+    update absurd.tasks t
+    set outcome = case when j.cause in ('error', 'lease', 'worker') then 'failed' else 'cancelled' end,
+      run_id = j.run_id, epoch = j.epoch, attempt = j.attempt, worker_id = j.worker_id, started_at = j.started_at, finished_at = v_now
+    from judged j
+    where t.task_id = j.task_id and not j.again
+    returning t.task_id
+  )
+  select (select array_agg(f.task_id) from finished f), (select array_agg(n.queue_name) from followed n where n.state = 'pending')
+  into v_ended, v_ready;
+  if v_ended is not null then
+    perform absurd.wake_task_waiters(v_ended);
+  end if;
+  if v_ready is not null then
+    perform absurd.notify_queues(v_ready);
+  end if;
+end $$;
+
+-- functions/cancel.sql
+
+-- Cancels a task, whatever it is doing; a task that has ended stays as it is. Its worker learns of it at its next call.
+create or replace function absurd.cancel_task(p_queue_name text, p_task_id uuid) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_id uuid;
+begin
+  perform absurd.require_read_committed('cancel_task');
+  -- Again until it holds: while we waited for the row, the attempt may have ended and another one begun.
+  loop
+    select r.run_id into v_run_id from absurd.runs r
+    where r.task_id = p_task_id and r.queue_name = p_queue_name for update;
+    exit when found;
+    if not exists (select from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name) then
+      raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
+    elsif exists (select from absurd.tasks t where t.task_id = p_task_id and t.outcome is not null) then
+      return;
+    end if;
+  end loop;
+  perform absurd.end_attempts(array[v_run_id], array['cancel'],
+    array[json_build_object('name', '$Cancelled', 'message', 'the task was cancelled')]);
+end $$;
+
+-- functions/retry.sql
+
+-- Gives a failed or cancelled task another attempt, from its last checkpoint and with a new allowance of max_duration; or, with
+-- spawn_new, starts a copy of it from the beginning. Options: spawn_new, max_attempts (default: one more than were made).
+create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_task absurd.tasks;
+  v_new_task_id uuid;
+  v_new_run_id uuid := absurd.make_id();
+  v_max_attempts integer;
+  v_problem text := coalesce(
+    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts']),
+    case when jsonb_typeof(p_options -> 'spawn_new') not in ('boolean', 'null') then 'spawn_new must be true or false' end,
+    absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true));
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  select * into v_task from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name for no key update;
+  if not found then
+    raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
+  end if;
+  v_max_attempts := (p_options ->> 'max_attempts')::numeric;
+  if coalesce((p_options ->> 'spawn_new')::boolean, false) then
+    v_new_task_id := absurd.make_id();
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, parent_task_id, spawned_at)
+    values (v_new_task_id, v_task.queue_name, v_task.task_name, v_task.params, v_task.headers, v_task.retry_strategy,
+      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_task.parent_task_id, v_now);
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+    values (v_new_run_id, v_new_task_id, v_task.queue_name, 'pending', 1, v_task.priority, v_now,
+      v_now + make_interval(secs => v_task.max_delay), v_task.max_duration);
+    perform absurd.notify_queues(array[p_queue_name]);
+    return query select v_new_task_id, v_new_run_id, 1, true;
+    return;
+  end if;
+  if coalesce(v_task.outcome, 'live') not in ('failed', 'cancelled') then
+    raise exception 'task % is %; only failed and cancelled tasks can be retried', p_task_id, coalesce(v_task.outcome, 'still live')
+      using errcode = 'AB012', hint = 'Use the option spawn_new to run a copy of it.';
+  elsif v_max_attempts <= v_task.attempt then
+    raise exception 'max_attempts is %, but task % has made % already', v_max_attempts, p_task_id, v_task.attempt using errcode = 'AB012';
+  end if;
+  update absurd.attempts a set final = false where a.run_id = v_task.run_id;
+  update absurd.tasks t
+  set outcome = null, run_id = null, epoch = null, attempt = null, worker_id = null, started_at = null, finished_at = null,
+    max_attempts = coalesce(v_max_attempts, greatest(t.max_attempts, v_task.attempt + 1))
+  where t.task_id = p_task_id;
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
+  values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
+  perform absurd.notify_queues(array[p_queue_name]);
+  return query select p_task_id, v_new_run_id, v_task.attempt + 1, false;
+end $$;
+
+-- functions/deliver.sql
+
+-- Hands arrivals to the waits that were registered for them: writes each as a checkpoint of the waiting task, and wakes the runs
+-- that have nothing left to wait for. Waits that are gone meanwhile (timed out, cancelled) get nothing.
+-- Locks: runs in order of run_id, then their waits: the order of everybody who touches both.
+create or replace function absurd.deliver_arrivals(p_wait_ids bigint[], p_kind text, p_states json[], p_event_seqs bigint[] default null)
+returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_awake uuid[];
+  v_queues text[];
+begin
+  perform from absurd.runs r
+  where r.run_id in (select w.run_id from absurd.waits w where w.wait_id = any (p_wait_ids))
+  order by r.run_id for update;
+  with gone as (
+    delete from absurd.waits w
+    using unnest(p_wait_ids, p_states, p_event_seqs) as i(wait_id, state, event_seq)
+    where w.wait_id = i.wait_id
+    returning w.run_id, w.task_id, w.step_name, w.position, w.event_name, i.state, i.event_seq
+  ), recorded as (
+    insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
+    select g.task_id, g.step_name, g.position, p_kind, coalesce(g.state, 'null'), g.event_seq, g.run_id, v_now from gone g
+    on conflict (task_id, step_name) do nothing
+  ), counted as (
+    select g.run_id, count(*)::integer as n, min(g.event_name) as event_name from gone g group by g.run_id
+  ), changed as (
+    update absurd.runs r
+    set waits_left = greatest(r.waits_left - c.n, 0),
+      state = case when r.waits_left <= c.n then 'pending' else r.state end,
+      available_at = case when r.waits_left <= c.n then v_now else r.available_at end,
+      wake_event = c.event_name
+    from counted c
+    where r.run_id = c.run_id and r.state = 'sleeping'
+    returning r.run_id, r.queue_name, r.state
+  )
+  select array_agg(c.run_id), array_agg(distinct c.queue_name) into v_awake, v_queues from changed c where c.state = 'pending';
+  if v_awake is not null then
+    delete from absurd.waits w where w.run_id = any (v_awake);
+    perform absurd.notify_queues(v_queues);
+  end if;
+end $$;
+
+-- Tells the runs and clients that wait for these tasks that they have ended.
+create or replace function absurd.wake_task_waiters(p_task_ids uuid[]) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_told bigint;
+begin
+  with told as (
+    delete from absurd.waits w where w.awaited_task_id = any (p_task_ids) and w.kind = 'client'
+      and exists (select from absurd.tasks t where t.task_id = w.awaited_task_id and t.outcome is not null)
+    returning w.detail, w.awaited_task_id
+  )
+  select count(pg_notify(t.detail, t.awaited_task_id::text)) into v_told from told t;
+  perform absurd.deliver_arrivals(array_agg(w.wait_id), 'task', array_agg(absurd.task_outcome(w.awaited_task_id)))
+  from absurd.waits w
+  join absurd.tasks t on t.task_id = w.awaited_task_id
+  where w.awaited_task_id = any (p_task_ids) and w.kind = 'task' and t.outcome is not null
+  having count(*) > 0;
+end $$;
+
+-- How a task ended, in the form that await_task() records: {"task_id", "state", "result", "failure"}. Null while it lives.
+create or replace function absurd.task_outcome(p_task_id uuid) returns json
+language sql stable as $$
+  select json_build_object('task_id', t.task_id, 'state', t.outcome, 'result', t.result, 'failure', a.failure)
+  from absurd.tasks t
+  left join absurd.attempts a on a.run_id = t.run_id
+  where t.task_id = p_task_id and t.outcome is not null
+$$;
+
+-- functions/emit.sql
+
+-- Emits an event: appends it to the log and wakes its waiters, in the caller's transaction. Returns its place in the log.
+-- Locks: the queue, shared; then the event's name, alone, to the end of the transaction. A wait for that name takes the same lock
+-- shared, so whichever commits second sees the other, and the first emission of a name is the same for everybody.
+create or replace function absurd.append_event(p_queue_name text, p_event_name text, p_payload json default null) returns bigint
+language plpgsql volatile as $$
+declare
+  v_sees_waits boolean := current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
+  v_problem text := absurd.name_error('event name', p_event_name);
+  v_seq bigint;
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
+  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
+  insert into absurd.events (queue_name, event_name, payload, emitted_at, delivered)
+  values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
+  returning seq into v_seq;
+  if v_sees_waits then
+    perform absurd.deliver_event(v_seq);
+  end if;
+  return v_seq;
+end $$;
+
+-- Hands an event to the waits registered for its name. The caller holds the name's lock.
+create or replace function absurd.deliver_event(p_seq bigint) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_event absurd.events;
+  v_wait_ids bigint[];
+begin
+  select * into v_event from absurd.events e where e.seq = p_seq;
+  v_wait_ids := array(
+    select w.wait_id from absurd.waits w
+    where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);
+  if cardinality(v_wait_ids) > 0 then
+    update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
+    perform absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
+      array_fill(v_event.seq, array[cardinality(v_wait_ids)]));
+  end if;
+end $$;
+
+-- Emits events from running tasks, each with its checkpoint: exactly once, however often it is repeated.
+-- One status per item: ok, lost, cancelled; busy: somebody is deciding on that name, ask again; no_queue, invalid, too_large.
+-- It never waits for a lock on a name, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
+create or replace function absurd.emit_events(
+  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[],
+  p_queue_names text[], p_event_names text[], p_payloads json[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_queue absurd.queues;
+begin
+  for i in 1 .. cardinality(p_run_ids) loop
+    continue when v_status[i] <> 'ok'
+      or exists (select from absurd.checkpoints c where c.task_id = p_task_ids[i] and c.step_name = p_step_names[i]);
+    select * into v_queue from absurd.queues q where q.queue_name = p_queue_names[i];
+    if not found then
+      v_status[i] := 'no_queue';
+    elsif absurd.name_error('event name', p_event_names[i]) is not null then
+      v_status[i] := 'invalid';
+    elsif octet_length(p_payloads[i]::text) > v_queue.max_payload_bytes then
+      v_status[i] := 'too_large';
+    elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_names[i]))
+        or not pg_try_advisory_xact_lock(absurd.event_lock_key(p_queue_names[i], p_event_names[i])) then
+      v_status[i] := 'busy';
+    else
+      insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
+      values (p_task_ids[i], p_step_names[i], p_positions[i], 'null',
+        absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i]), p_run_ids[i], absurd.current_time());
+    end if;
+  end loop;
+  return v_status;
+end $$;
+
+-- functions/results.sql
+
+-- State, result and failure of a task, as text that keeps the order of keys. No row: no such task.
+create or replace function absurd.read_result(p_task_id uuid) returns table (state text, result text, failure text)
+language sql stable as $$
+  select coalesce(t.outcome, r.state, 'pending'), t.result::text, a.failure::text
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  left join absurd.attempts a on a.run_id = t.run_id
+  where t.task_id = p_task_id
+$$;
+
+-- Asks for a notification on a channel (payload: the task id) when a task ends. If it has ended already it says how and asks nothing.
+-- The share lock makes it decide against an end that is being committed: whoever is second sees the other.
+create or replace function absurd.watch_task(p_task_id uuid, p_channel text, p_seconds double precision)
+returns table (state text, result text, failure text)
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_task absurd.tasks;
+begin
+  perform absurd.require_read_committed('watch_task');
+  select * into v_task from absurd.tasks t where t.task_id = p_task_id for share;
+  if found and v_task.outcome is null then
+    delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;
+    insert into absurd.waits (kind, queue_name, awaited_task_id, detail, created_at, expires_at)
+    values ('client', v_task.queue_name, p_task_id, p_channel, absurd.current_time(),
+      absurd.current_time() + make_interval(secs => p_seconds));
+  end if;
+  return query select * from absurd.read_result(p_task_id);
+end $$;
+
+-- Takes that back.
+create or replace function absurd.unwatch_task(p_task_id uuid, p_channel text) returns void
+language sql volatile as $$
+  delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel
+$$;
+
+-- functions/sweep.sql
+
+-- What time does to live rows, in bounded pieces and off the claim path: expired leases, deadlines, dead workers, events that an
+-- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
+create or replace function absurd.sweep(p_limit integer default 200)
+returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
+language plpgsql volatile as $$
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
+    return query select 0, 0, 0, 0;
+    return;
+  end if;
+  delete from absurd.waits w where w.kind = 'client' and w.expires_at < absurd.current_time();
+  return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+end $$;
+
+-- Ends attempts whose lease has run out.
+create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select e.run_id from (
+      select r.run_id from absurd.runs r
+      where r.state = 'running' and r.lease_expires_at <= absurd.current_time()
+      order by r.lease_expires_at limit p_limit
+      for update skip locked) e);
+begin
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
+      select json_build_object('name', '$ClaimTimeout', 'message', format('worker %s did not renew the lease that ran out at %s',
+        coalesce(r.worker_id, '(unknown)'), r.lease_expires_at))
+      from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  return cardinality(v_run_ids);
+end $$;
+
+-- Cancels tasks that were not started within max_delay or have used up max_duration.
+create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_run_ids uuid[] := array(
+    select e.run_id from (
+      select r.run_id from absurd.runs r
+      where r.deadline_at <= absurd.current_time()
+      order by r.deadline_at limit p_limit
+      for update skip locked) e);
+begin
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids,
+      array(select case when r.state = 'running' then 'duration' else 'delay' end
+        from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord),
+      array(select json_build_object('name', '$Cancelled', 'message',
+          case when r.state = 'running' then 'the task has used up its max_duration' else 'the task was not started within its max_delay' end)
+        from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  return cardinality(v_run_ids);
+end $$;
+
+-- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
+create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_event record;
+  v_count integer := 0;
+begin
+  for v_event in
+    select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
+  loop
+    if pg_try_advisory_xact_lock(absurd.event_lock_key(v_event.queue_name, v_event.event_name)) then
+      perform absurd.deliver_event(v_event.seq);
+      update absurd.events e set delivered = true where e.seq = v_event.seq;
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end $$;
+
+-- functions/workers.sql
+
+-- Makes a worker known, or known again after its row was swept away.
+create or replace function absurd.register_worker(
+  p_worker_id text, p_queue_names text[], p_hostname text, p_pid integer, p_version text, p_concurrency integer,
+  p_lease_seconds double precision, p_session_key bigint default null)
+returns void
+language sql volatile as $$
+  insert into absurd.workers (worker_id, queue_names, hostname, pid, version, concurrency, lease_seconds, session_key, started_at, heartbeat_at)
+  values (p_worker_id, p_queue_names, p_hostname, p_pid, p_version, p_concurrency, p_lease_seconds, p_session_key,
+    absurd.current_time(), absurd.current_time())
+  on conflict (worker_id) do update
+  set heartbeat_at = excluded.heartbeat_at, session_key = excluded.session_key, missing_since = null
+$$;
+
+-- The advisory lock by which the others see that a worker's session lives.
+create or replace function absurd.worker_lock_key(p_worker_id text) returns bigint
+language sql immutable parallel safe as $$
+  select hashtextextended('absurd worker ' || p_worker_id, 0)
+$$;
+
+-- Says that a worker lives. False: its row is gone, register again.
+create or replace function absurd.heartbeat_worker(p_worker_id text, p_running integer) returns boolean
+language sql volatile as $$
+  with beat as (
+    update absurd.workers w set heartbeat_at = absurd.current_time(), running = p_running, missing_since = null
+    where w.worker_id = p_worker_id
+    returning 1
+  )
+  select exists (select from beat)
+$$;
+
+-- Says whether a worker has free slots and waits for notifications.
+create or replace function absurd.set_worker_idle(p_worker_id text, p_idle boolean) returns void
+language sql volatile as $$
+  update absurd.workers w set idle = p_idle where w.worker_id = p_worker_id and w.idle <> p_idle
+$$;
+
+-- Forgets a worker that stops.
+create or replace function absurd.unregister_worker(p_worker_id text) returns void
+language sql volatile as $$
+  delete from absurd.workers w where w.worker_id = p_worker_id
+$$;
+
+-- Finds workers whose session has been gone for two seconds (a reconnect takes less) and ends the attempts they held;
+-- forgets rows without a heartbeat. Returns how many attempts were ended.
+create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[];
+begin
+  update absurd.workers w
+  set missing_since = case when s.alive then null else coalesce(w.missing_since, v_now) end
+  from (
+    select k.worker_id, exists (
+      select from pg_locks l
+      where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and l.classid::bigint = (k.session_key >> 32) & 4294967295 and l.objid::bigint = k.session_key & 4294967295) as alive
+    from absurd.workers k
+    where k.session_key is not null
+  ) s
+  where w.worker_id = s.worker_id and s.alive = (w.missing_since is not null);
+  v_run_ids := array(
+    select d.run_id from (
+      select r.run_id
+      from absurd.runs r
+      join absurd.workers w on w.worker_id = r.worker_id
+      where r.state = 'running' and w.missing_since < v_now - interval '2 seconds'
+      order by r.run_id
+      limit p_limit
+      for update of r skip locked) d);
+  if cardinality(v_run_ids) > 0 then
+    perform absurd.end_attempts(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
+      select json_build_object('name', '$WorkerLost', 'message', format('worker %s vanished while it held this run', r.worker_id))
+      from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
+  end if;
+  delete from absurd.workers w
+  where (w.missing_since < v_now - interval '2 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
+  return cardinality(v_run_ids);
+end $$;
+
+-- functions/inspect_tasks.sql
+
+-- Reading for people: the command line and web pages. Nothing here locks or changes a row. Every filter is a value; null means any.
+
+-- The smallest UUIDv7 of a moment: a place in the order of spawning. Null while the clock is moved, for ids take the real one.
+create or replace function absurd.id_floor(p_at timestamptz) returns uuid
+language sql stable parallel safe as $$
+  select case when coalesce(current_setting('absurd.fake_now', true), '') = '' and p_at > '1970-01-02' then
+    (lpad(to_hex((extract(epoch from p_at) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
+  end
+$$;
+
+-- The page size that a caller gets: between 1 and 1,000.
+create or replace function absurd.page_size(p_limit integer) returns integer
+language sql immutable parallel safe as $$
+  select least(greatest(coalesce(p_limit, 50), 1), 1000)
+$$;
+
+-- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
+create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
+language sql stable
+set jit = off set enable_seqscan = off set enable_sort = off
+as $$
+  with recursive pair as (
+    (select t.queue_name, t.task_name from absurd.tasks t
+     where t.queue_name >= coalesce(p_queue_name, '') order by t.queue_name, t.task_name limit 1)
+    union all
+    select n.queue_name, n.task_name
+    from pair p
+    cross join lateral (
+      select t.queue_name, t.task_name from absurd.tasks t
+      where (t.queue_name, t.task_name) > (p.queue_name, p.task_name)
+      order by t.queue_name, t.task_name limit 1) n
+    where p_queue_name is null or p.queue_name = p_queue_name
+  )
+  select p.queue_name, p.task_name from pair p where p_queue_name is null or p.queue_name = p_queue_name
+$$;
+
+-- Tasks, the newest spawned first; failed and cancelled ones, the last ended first. The next page: pass the last task_id of this one.
+-- p_older_than and p_newer_than are ages since the spawn. Ids are in order of time, so that an age is found by its place.
+create or replace function absurd.list_tasks(
+  p_queue_name text default null, p_task_name text default null, p_state text default null,
+  p_older_than interval default null, p_newer_than interval default null, p_before_task_id uuid default null,
+  p_limit integer default 50)
+returns table (
+  task_id uuid, run_id uuid, queue_name text, task_name text, state text, attempt integer, max_attempts integer, priority integer,
+  spawned_at timestamptz, available_at timestamptz, started_at timestamptz, finished_at timestamptz, worker_id text,
+  parent_task_id uuid, idempotency_key text, note text)
+language plpgsql stable
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_limit integer := absurd.page_size(p_limit);
+  v_to timestamptz := v_now - p_older_than;
+  v_from timestamptz := v_now - p_newer_than;
+  v_ids uuid[];
+begin
+  if p_state in ('pending', 'running', 'sleeping') then
+    v_ids := absurd.list_live_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  elsif p_state in ('failed', 'cancelled') then
+    v_ids := absurd.list_ended_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  elsif p_state = 'completed' or p_state is null then
+    v_ids := absurd.list_spawned_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  else
+    raise exception 'state must be pending, running, sleeping, completed, failed or cancelled, not "%"', left(p_state, 80)
+      using errcode = 'AB012';
+  end if;
+  return query
+    select t.task_id, coalesce(r.run_id, t.run_id), t.queue_name, t.task_name, coalesce(t.outcome, r.state, 'pending'),
+      coalesce(r.attempt, t.attempt), t.max_attempts, t.priority, t.spawned_at, r.available_at, coalesce(r.started_at, t.started_at),
+      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, t.idempotency_key, r.note
+    from unnest(v_ids) with ordinality as i(task_id, ord)
+    join absurd.tasks t on t.task_id = i.task_id
+    left join absurd.runs r on r.task_id = i.task_id
+    order by i.ord;
+end $$;
+
+-- The newest tasks, living or completed. Of one queue: the newest of each of its task names, merged.
+create or replace function absurd.list_spawned_ids(
+  p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  -- An hour of grace: ids are made by the clocks of clients.
+  v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
+  v_after uuid := absurd.id_floor(p_from - interval '1 hour');
+begin
+  if p_queue_name is null and p_task_name is null then
+    return array(
+      select t.task_id from absurd.tasks t
+      where (v_before is null or t.task_id < v_before) and (v_after is null or t.task_id >= v_after)
+        and (p_outcome is null or t.outcome = p_outcome)
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by t.task_id desc limit p_limit);
+  end if;
+  return array(
+    select l.task_id
+    from absurd.task_names(p_queue_name) n
+    cross join lateral (
+      select t.task_id from absurd.tasks t
+      where t.queue_name = n.queue_name and t.task_name = n.task_name
+        and (v_before is null or t.task_id < v_before) and (v_after is null or t.task_id >= v_after)
+        and (p_outcome is null or t.outcome = p_outcome)
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by t.task_id desc limit p_limit) l
+    where p_task_name is null or n.task_name = p_task_name
+    order by l.task_id desc limit p_limit);
+end $$;
+
+-- The newest tasks that are pending, running or sleeping.
+create or replace function absurd.list_live_ids(
+  p_queue_name text, p_task_name text, p_state text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
+  v_after uuid := absurd.id_floor(p_from - interval '1 hour');
+begin
+  return array(
+    select r.task_id
+    from absurd.runs r
+    join absurd.tasks t on t.task_id = r.task_id
+    where r.state = p_state and (p_queue_name is null or r.queue_name = p_queue_name)
+      and (p_task_name is null or t.task_name = p_task_name)
+      and (v_before is null or r.task_id < v_before) and (v_after is null or r.task_id >= v_after)
+      and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+    order by r.task_id desc limit p_limit);
+end $$;
+
+-- Tasks that failed or were cancelled, the last ended first, by the attempts that ended them.
+create or replace function absurd.list_ended_ids(
+  p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_before_end timestamptz := (select t.finished_at from absurd.tasks t where t.task_id = p_before_task_id);
+begin
+  return array(
+    select l.task_id
+    from absurd.queues q
+    cross join lateral (
+      select a.task_id, a.ended_at
+      from absurd.attempts a
+      join absurd.tasks t on t.task_id = a.task_id
+      where a.final and a.queue_name = q.queue_name and t.outcome = p_outcome
+        and (p_task_name is null or t.task_name = p_task_name)
+        and (v_before_end is null or a.ended_at <= v_before_end)
+        and (v_before_end is null or (a.ended_at, a.task_id) < (v_before_end, p_before_task_id))
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by a.ended_at desc, a.task_id desc limit p_limit) l
+    where p_queue_name is null or q.queue_name = p_queue_name
+    order by l.ended_at desc, l.task_id desc limit p_limit);
+end $$;
+
+-- functions/inspect_task.sql
+
+-- The attempts of a task in order: those that failed, then the one that lives or completed the task.
+create or replace function absurd.show_attempts(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('run_id', i.run_id, 'attempt', i.attempt, 'state', i.state, 'cause', i.cause,
+    'worker_id', i.worker_id, 'started_at', i.started_at, 'ended_at', i.ended_at, 'retry_at', i.retry_at, 'failure', i.failure)
+    order by i.attempt), '[]')
+  from (
+    select a.run_id, a.attempt, case when a.cause in ('cancel', 'delay', 'duration') then 'cancelled' else 'failed' end as state,
+      a.cause, a.worker_id, a.started_at, a.ended_at, a.retry_at, a.failure
+    from absurd.attempts a where a.task_id = p_task_id
+    union all
+    select r.run_id, r.attempt, r.state, null, r.worker_id, r.started_at, null, null, null
+    from absurd.runs r where r.task_id = p_task_id
+    union all
+    select t.run_id, t.attempt, 'completed', null, t.worker_id, t.started_at, t.finished_at, null, null
+    from absurd.tasks t where t.task_id = p_task_id and t.outcome = 'completed'
+  ) i
+$$;
+
+-- The recorded effects of a task in handler order, the first 1,000.
+create or replace function absurd.show_checkpoints(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('step_name', c.step_name, 'kind', c.kind, 'position', c.position, 'state', c.state,
+    'event_seq', c.event_seq, 'owner_run_id', c.owner_run_id, 'completed_at', c.completed_at)
+    order by c.position, c.completed_at, c.step_name), '[]')
+  from (
+    select s.* from absurd.checkpoints s where s.task_id = p_task_id order by s.position, s.completed_at, s.step_name limit 1000
+  ) c
+$$;
+
+-- What a sleeping task waits for.
+create or replace function absurd.show_waits(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('kind', case when w.kind = 'timer' then w.detail else w.kind end, 'step_name', w.step_name,
+    'queue_name', w.queue_name, 'event_name', w.event_name, 'since_seq', w.since_seq, 'awaited_task_id', w.awaited_task_id,
+    'waiting_since', w.created_at, 'until', r.available_at)
+    order by w.wait_id), '[]')
+  from absurd.runs r
+  join absurd.waits w on w.run_id = r.run_id
+  where r.task_id = p_task_id
+$$;
+
+-- The tasks that a task spawned, the first 1,000.
+create or replace function absurd.show_children(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('task_id', k.task_id, 'queue_name', k.queue_name, 'task_name', k.task_name,
+    'state', coalesce(k.outcome, r.state, 'pending'), 'spawned_at', k.spawned_at, 'finished_at', k.finished_at)
+    order by k.task_id), '[]')
+  from (select t.* from absurd.tasks t where t.parent_task_id = p_task_id order by t.task_id limit 1000) k
+  left join absurd.runs r on r.task_id = k.task_id
+$$;
+
+-- Everything that is known of one task, as one document; null if there is no such task. Lists are bounded: at most 1,000 checkpoints
+-- and 1,000 children, while checkpoint_count and child_count say how many there are.
+create or replace function absurd.show_task(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select json_build_object(
+    'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
+    'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
+    'priority', t.priority, 'params', t.params, 'headers', t.headers, 'retry_strategy', t.retry_strategy,
+    'max_delay', t.max_delay, 'max_duration', t.max_duration, 'idempotency_key', t.idempotency_key,
+    'parent_task_id', t.parent_task_id, 'spawned_at', t.spawned_at, 'available_at', r.available_at,
+    'started_at', coalesce(r.started_at, t.started_at), 'finished_at', t.finished_at,
+    'worker_id', coalesce(r.worker_id, t.worker_id), 'lease_expires_at', r.lease_expires_at, 'deadline_at', r.deadline_at,
+    'note', r.note, 'result', t.result,
+    'failure', (select a.failure from absurd.attempts a where a.run_id = t.run_id and t.outcome is not null),
+    'attempts', absurd.show_attempts(t.task_id),
+    'checkpoint_count', (select count(*) from absurd.checkpoints c where c.task_id = t.task_id),
+    'checkpoints', absurd.show_checkpoints(t.task_id),
+    'waits', absurd.show_waits(t.task_id),
+    'child_count', (select count(*) from absurd.tasks k where k.parent_task_id = t.task_id),
+    'children', absurd.show_children(t.task_id))
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  where t.task_id = p_task_id
+$$;
+
+-- functions/inspect_queues.sql
+
+-- Events, the newest first; the next page: pass the last seq of this one. p_prefix reads p_event_name as the beginning of the name.
+-- A whole name in a named queue is found by its index; any other search walks the log backwards until the page is full.
+create or replace function absurd.list_events(
+  p_queue_name text default null, p_event_name text default null, p_prefix boolean default false,
+  p_newer_than interval default null, p_before_seq bigint default null, p_limit integer default 50)
+returns table (
+  seq bigint, queue_name text, event_name text, payload json, emitted_at timestamptz, claimed_at timestamptz, delivered boolean)
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := absurd.current_time() - p_newer_than;
+begin
+  return query
+    select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
+    from absurd.events e
+    where (p_queue_name is null or e.queue_name = p_queue_name)
+      and (p_event_name is null or p_prefix or e.event_name = p_event_name)
+      and (p_event_name is null or not p_prefix or starts_with(e.event_name, p_event_name))
+      and (v_from is null or e.emitted_at >= v_from)
+      and (p_before_seq is null or e.seq < p_before_seq)
+    order by e.seq desc
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- What sleeping runs wait for, the longest waiting first; the next page: pass the last wait_id of this one.
+-- kind: event, task, or sleep for one that waits for a time alone. until: when it wakes anyway.
+create or replace function absurd.list_waits(
+  p_queue_name text default null, p_after_wait_id bigint default null, p_limit integer default 50)
+returns table (
+  wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, run_id uuid, step_name text, event_queue_name text,
+  event_name text, awaited_task_id uuid, waiting_since timestamptz, until timestamptz)
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select w.wait_id, case when w.kind = 'timer' then w.detail else w.kind end, r.queue_name, r.task_id, t.task_name, r.run_id,
+      w.step_name, case when w.kind = 'event' then w.queue_name end, w.event_name, w.awaited_task_id, w.created_at, r.available_at
+    from absurd.waits w
+    join absurd.runs r on r.run_id = w.run_id
+    join absurd.tasks t on t.task_id = r.task_id
+    where (w.kind in ('event', 'task') or (w.kind = 'timer' and w.detail = 'sleep'))
+      and (p_queue_name is null or r.queue_name = p_queue_name)
+      and (p_after_wait_id is null or w.wait_id > p_after_wait_id)
+    order by w.wait_id
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- Workers, with the number of runs each holds. stale: no heartbeat for longer than its lease.
+create or replace function absurd.list_workers()
+returns table (
+  worker_id text, queue_names text[], hostname text, pid integer, version text, concurrency integer, running integer, idle boolean,
+  started_at timestamptz, heartbeat_at timestamptz, lease_seconds double precision, stale boolean)
+language sql stable
+set jit = off
+as $$
+  select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
+    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running')::integer, w.idle,
+    w.started_at, w.heartbeat_at, w.lease_seconds,
+    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
+  from absurd.workers w
+  order by w.started_at, w.worker_id
+$$;
+
+-- What is alive in each queue: exact counts, one pass over live runs and none over history.
+-- oldest_ready_at: since when the first ready run waits to be claimed.
+create or replace function absurd.queue_stats(p_queue_name text default null)
+returns table (
+  queue_name text, paused_at timestamptz, pending bigint, running bigint, sleeping bigint, oldest_ready_at timestamptz,
+  workers bigint, max_payload_bytes integer)
+language sql stable
+set jit = off
+as $$
+  select q.queue_name, q.paused_at, coalesce(l.pending, 0), coalesce(l.running, 0), coalesce(l.sleeping, 0), l.oldest_ready_at,
+    (select count(*) from absurd.workers w where q.queue_name = any (w.queue_names)), q.max_payload_bytes
+  from absurd.queues q
+  left join (
+    select r.queue_name, count(*) filter (where r.state = 'pending') as pending, count(*) filter (where r.state = 'running') as running,
+      count(*) filter (where r.state = 'sleeping') as sleeping,
+      min(r.available_at) filter (where r.state = 'pending') as oldest_ready_at
+    from absurd.runs r
+    where p_queue_name is null or r.queue_name = p_queue_name
+    group by r.queue_name
+  ) l on l.queue_name = q.queue_name
+  where p_queue_name is null or q.queue_name = p_queue_name
+  order by q.queue_name
+$$;
+
+-- Runs that workers handed back because they could not run them, with the reason: most often a task name that no worker knows.
+create or replace function absurd.find_unclaimable(p_queue_name text default null, p_limit integer default 50)
+returns table (queue_name text, task_id uuid, task_name text, run_id uuid, state text, available_at timestamptz, note text)
+language sql stable
+set jit = off
+as $$
+  select r.queue_name, r.task_id, t.task_name, r.run_id, r.state, r.available_at, r.note
+  from absurd.runs r
+  join absurd.tasks t on t.task_id = r.task_id
+  where r.note is not null and (p_queue_name is null or r.queue_name = p_queue_name)
+  order by r.run_id
+  limit absurd.page_size(p_limit)
+$$;
+
+-- functions/inspect_queues.sql
+
+-- Events, the newest first; the next page: pass the last seq of this one. p_prefix reads p_event_name as the beginning of the name.
+-- A whole name in a named queue is found by its index; any other search walks the log backwards until the page is full.
+create or replace function absurd.list_events(
+  p_queue_name text default null, p_event_name text default null, p_prefix boolean default false,
+  p_newer_than interval default null, p_before_seq bigint default null, p_limit integer default 50)
+returns table (
+  seq bigint, queue_name text, event_name text, payload json, emitted_at timestamptz, claimed_at timestamptz, delivered boolean)
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := absurd.current_time() - p_newer_than;
+begin
+  return query
+    select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
+    from absurd.events e
+    where (p_queue_name is null or e.queue_name = p_queue_name)
+      and (p_event_name is null or p_prefix or e.event_name = p_event_name)
+      and (p_event_name is null or not p_prefix or starts_with(e.event_name, p_event_name))
+      and (v_from is null or e.emitted_at >= v_from)
+      and (p_before_seq is null or e.seq < p_before_seq)
+    order by e.seq desc
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- What sleeping runs wait for, the longest waiting first; the next page: pass the last wait_id of this one.
+-- kind: event, task, or sleep for one that waits for a time alone. until: when it wakes anyway.
+create or replace function absurd.list_waits(
+  p_queue_name text default null, p_after_wait_id bigint default null, p_limit integer default 50)
+returns table (
+  wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, run_id uuid, step_name text, event_queue_name text,
+  event_name text, awaited_task_id uuid, waiting_since timestamptz, until timestamptz)
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select w.wait_id, case when w.kind = 'timer' then w.detail else w.kind end, r.queue_name, r.task_id, t.task_name, r.run_id,
+      w.step_name, case when w.kind = 'event' then w.queue_name end, w.event_name, w.awaited_task_id, w.created_at, r.available_at
+    from absurd.waits w
+    join absurd.runs r on r.run_id = w.run_id
+    join absurd.tasks t on t.task_id = r.task_id
+    where (w.kind in ('event', 'task') or (w.kind = 'timer' and w.detail = 'sleep'))
+      and (p_queue_name is null or r.queue_name = p_queue_name)
+      and (p_after_wait_id is null or w.wait_id > p_after_wait_id)
+    order by w.wait_id
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- Workers, with the number of runs each holds. stale: no heartbeat for longer than its lease.
+create or replace function absurd.list_workers()
+returns table (
+  worker_id text, queue_names text[], hostname text, pid integer, version text, concurrency integer, running integer, idle boolean,
+  started_at timestamptz, heartbeat_at timestamptz, lease_seconds double precision, stale boolean)
+language sql stable
+set jit = off
+as $$
+  select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
+    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running')::integer, w.idle,
+    w.started_at, w.heartbeat_at, w.lease_seconds,
+    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
+  from absurd.workers w
+  order by w.started_at, w.worker_id
+$$;
+
+-- What is alive in each queue: exact counts, one pass over live runs and none over history.
+-- oldest_ready_at: since when the first ready run waits to be claimed.
+create or replace function absurd.queue_stats(p_queue_name text default null)
+returns table (
+  queue_name text, paused_at timestamptz, pending bigint, running bigint, sleeping bigint, oldest_ready_at timestamptz,
+  workers bigint, max_payload_bytes integer)
+language sql stable
+set jit = off
+as $$
+  select q.queue_name, q.paused_at, coalesce(l.pending, 0), coalesce(l.running, 0), coalesce(l.sleeping, 0), l.oldest_ready_at,
+    (select count(*) from absurd.workers w where q.queue_name = any (w.queue_names)), q.max_payload_bytes
+  from absurd.queues q
+  left join (
+    select r.queue_name, count(*) filter (where r.state = 'pending') as pending, count(*) filter (where r.state = 'running') as running,
+      count(*) filter (where r.state = 'sleeping') as sleeping,
+      min(r.available_at) filter (where r.state = 'pending') as oldest_ready_at
+    from absurd.runs r
+    where p_queue_name is null or r.queue_name = p_queue_name
+    group by r.queue_name
+  ) l on l.queue_name = q.queue_name
+  where p_queue_name is null or q.queue_name = p_queue_name
+  order by q.queue_name
+$$;
+
+-- Runs that workers handed back because they could not run them, with the reason: most often a task name that no worker knows.
+create or replace function absurd.find_unclaimable(p_queue_name text default null, p_limit integer default 50)
+returns table (queue_name text, task_id uuid, task_name text, run_id uuid, state text, available_at timestamptz, note text)
+language sql stable
+set jit = off
+as $$
+  select r.queue_name, r.task_id, t.task_name, r.run_id, r.state, r.available_at, r.note
+  from absurd.runs r
+  join absurd.tasks t on t.task_id = r.task_id
+  where r.note is not null and (p_queue_name is null or r.queue_name = p_queue_name)
+  order by r.run_id
+  limit absurd.page_size(p_limit)
+$$;
+
+-- functions/inspect_tasks.sql
+
+-- Reading for people: the command line and web pages. Nothing here locks or changes a row. Every filter is a value; null means any.
+
+-- The smallest UUIDv7 of a moment: a place in the order of spawning. Null while the clock is moved, for ids take the real one.
+create or replace function absurd.id_floor(p_at timestamptz) returns uuid
+language sql stable parallel safe as $$
+  select case when coalesce(current_setting('absurd.fake_now', true), '') = '' and p_at > '1970-01-02' then
+    (lpad(to_hex((extract(epoch from p_at) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
+  end
+$$;
+
+-- The page size that a caller gets: between 1 and 1,000.
+create or replace function absurd.page_size(p_limit integer) returns integer
+language sql immutable parallel safe as $$
+  select least(greatest(coalesce(p_limit, 50), 1), 1000)
+$$;
+
+-- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
+create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
+language sql stable
+set jit = off set enable_seqscan = off set enable_sort = off
+as $$
+  with recursive pair as (
+    (select t.queue_name, t.task_name from absurd.tasks t
+     where t.queue_name >= coalesce(p_queue_name, '') order by t.queue_name, t.task_name limit 1)
+    union all
+    select n.queue_name, n.task_name
+    from pair p
+    cross join lateral (
+      select t.queue_name, t.task_name from absurd.tasks t
+      where (t.queue_name, t.task_name) > (p.queue_name, p.task_name)
+      order by t.queue_name, t.task_name limit 1) n
+    where p_queue_name is null or p.queue_name = p_queue_name
+  )
+  select p.queue_name, p.task_name from pair p where p_queue_name is null or p.queue_name = p_queue_name
+$$;
+
+-- Tasks, the newest spawned first; failed and cancelled ones, the last ended first. The next page: pass the last task_id of this one.
+-- p_older_than and p_newer_than are ages since the spawn. Ids are in order of time, so that an age is found by its place.
+create or replace function absurd.list_tasks(
+  p_queue_name text default null, p_task_name text default null, p_state text default null,
+  p_older_than interval default null, p_newer_than interval default null, p_before_task_id uuid default null,
+  p_limit integer default 50)
+returns table (
+  task_id uuid, run_id uuid, queue_name text, task_name text, state text, attempt integer, max_attempts integer, priority integer,
+  spawned_at timestamptz, available_at timestamptz, started_at timestamptz, finished_at timestamptz, worker_id text,
+  parent_task_id uuid, idempotency_key text, note text)
+language plpgsql stable
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_limit integer := absurd.page_size(p_limit);
+  v_to timestamptz := v_now - p_older_than;
+  v_from timestamptz := v_now - p_newer_than;
+  v_ids uuid[];
+begin
+  if p_state in ('pending', 'running', 'sleeping') then
+    v_ids := absurd.list_live_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  elsif p_state in ('failed', 'cancelled') then
+    v_ids := absurd.list_ended_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  elsif p_state = 'completed' or p_state is null then
+    v_ids := absurd.list_spawned_ids(p_queue_name, p_task_name, p_state, v_to, v_from, p_before_task_id, v_limit);
+  else
+    raise exception 'state must be pending, running, sleeping, completed, failed or cancelled, not "%"', left(p_state, 80)
+      using errcode = 'AB012';
+  end if;
+  return query
+    select t.task_id, coalesce(r.run_id, t.run_id), t.queue_name, t.task_name, coalesce(t.outcome, r.state, 'pending'),
+      coalesce(r.attempt, t.attempt), t.max_attempts, t.priority, t.spawned_at, r.available_at, coalesce(r.started_at, t.started_at),
+      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, t.idempotency_key, r.note
+    from unnest(v_ids) with ordinality as i(task_id, ord)
+    join absurd.tasks t on t.task_id = i.task_id
+    left join absurd.runs r on r.task_id = i.task_id
+    order by i.ord;
+end $$;
+
+-- The newest tasks, living or completed. Of one queue: the newest of each of its task names, merged.
+create or replace function absurd.list_spawned_ids(
+  p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  -- An hour of grace: ids are made by the clocks of clients.
+  v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
+  v_after uuid := absurd.id_floor(p_from - interval '1 hour');
+begin
+  if p_queue_name is null and p_task_name is null then
+    return array(
+      select t.task_id from absurd.tasks t
+      where (v_before is null or t.task_id < v_before) and (v_after is null or t.task_id >= v_after)
+        and (p_outcome is null or t.outcome = p_outcome)
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by t.task_id desc limit p_limit);
+  end if;
+  return array(
+    select l.task_id
+    from absurd.task_names(p_queue_name) n
+    cross join lateral (
+      select t.task_id from absurd.tasks t
+      where t.queue_name = n.queue_name and t.task_name = n.task_name
+        and (v_before is null or t.task_id < v_before) and (v_after is null or t.task_id >= v_after)
+        and (p_outcome is null or t.outcome = p_outcome)
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by t.task_id desc limit p_limit) l
+    where p_task_name is null or n.task_name = p_task_name
+    order by l.task_id desc limit p_limit);
+end $$;
+
+-- The newest tasks that are pending, running or sleeping.
+create or replace function absurd.list_live_ids(
+  p_queue_name text, p_task_name text, p_state text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
+  v_after uuid := absurd.id_floor(p_from - interval '1 hour');
+begin
+  return array(
+    select r.task_id
+    from absurd.runs r
+    join absurd.tasks t on t.task_id = r.task_id
+    where r.state = p_state and (p_queue_name is null or r.queue_name = p_queue_name)
+      and (p_task_name is null or t.task_name = p_task_name)
+      and (v_before is null or r.task_id < v_before) and (v_after is null or r.task_id >= v_after)
+      and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+    order by r.task_id desc limit p_limit);
+end $$;
+
+-- Tasks that failed or were cancelled, the last ended first, by the attempts that ended them.
+create or replace function absurd.list_ended_ids(
+  p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_before_end timestamptz := (select t.finished_at from absurd.tasks t where t.task_id = p_before_task_id);
+begin
+  return array(
+    select l.task_id
+    from absurd.queues q
+    cross join lateral (
+      select a.task_id, a.ended_at
+      from absurd.attempts a
+      join absurd.tasks t on t.task_id = a.task_id
+      where a.final and a.queue_name = q.queue_name and t.outcome = p_outcome
+        and (p_task_name is null or t.task_name = p_task_name)
+        and (v_before_end is null or a.ended_at <= v_before_end)
+        and (v_before_end is null or (a.ended_at, a.task_id) < (v_before_end, p_before_task_id))
+        and (p_to is null or t.spawned_at < p_to) and (p_from is null or t.spawned_at >= p_from)
+      order by a.ended_at desc, a.task_id desc limit p_limit) l
+    where p_queue_name is null or q.queue_name = p_queue_name
+    order by l.ended_at desc, l.task_id desc limit p_limit);
+end $$;
+
+-- functions/inspect_task.sql
+
+-- The attempts of a task in order: those that failed, then the one that lives or completed the task.
+create or replace function absurd.show_attempts(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('run_id', i.run_id, 'attempt', i.attempt, 'state', i.state, 'cause', i.cause,
+    'worker_id', i.worker_id, 'started_at', i.started_at, 'ended_at', i.ended_at, 'retry_at', i.retry_at, 'failure', i.failure)
+    order by i.attempt), '[]')
+  from (
+    select a.run_id, a.attempt, case when a.cause in ('cancel', 'delay', 'duration') then 'cancelled' else 'failed' end as state,
+      a.cause, a.worker_id, a.started_at, a.ended_at, a.retry_at, a.failure
+    from absurd.attempts a where a.task_id = p_task_id
+    union all
+    select r.run_id, r.attempt, r.state, null, r.worker_id, r.started_at, null, null, null
+    from absurd.runs r where r.task_id = p_task_id
+    union all
+    select t.run_id, t.attempt, 'completed', null, t.worker_id, t.started_at, t.finished_at, null, null
+    from absurd.tasks t where t.task_id = p_task_id and t.outcome = 'completed'
+  ) i
+$$;
+
+-- The recorded effects of a task in handler order, the first 1,000.
+create or replace function absurd.show_checkpoints(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('step_name', c.step_name, 'kind', c.kind, 'position', c.position, 'state', c.state,
+    'event_seq', c.event_seq, 'owner_run_id', c.owner_run_id, 'completed_at', c.completed_at)
+    order by c.position, c.completed_at, c.step_name), '[]')
+  from (
+    select s.* from absurd.checkpoints s where s.task_id = p_task_id order by s.position, s.completed_at, s.step_name limit 1000
+  ) c
+$$;
+
+-- What a sleeping task waits for.
+create or replace function absurd.show_waits(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('kind', case when w.kind = 'timer' then w.detail else w.kind end, 'step_name', w.step_name,
+    'queue_name', w.queue_name, 'event_name', w.event_name, 'since_seq', w.since_seq, 'awaited_task_id', w.awaited_task_id,
+    'waiting_since', w.created_at, 'until', r.available_at)
+    order by w.wait_id), '[]')
+  from absurd.runs r
+  join absurd.waits w on w.run_id = r.run_id
+  where r.task_id = p_task_id
+$$;
+
+-- The tasks that a task spawned, the first 1,000.
+create or replace function absurd.show_children(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select coalesce(json_agg(json_build_object('task_id', k.task_id, 'queue_name', k.queue_name, 'task_name', k.task_name,
+    'state', coalesce(k.outcome, r.state, 'pending'), 'spawned_at', k.spawned_at, 'finished_at', k.finished_at)
+    order by k.task_id), '[]')
+  from (select t.* from absurd.tasks t where t.parent_task_id = p_task_id order by t.task_id limit 1000) k
+  left join absurd.runs r on r.task_id = k.task_id
+$$;
+
+-- Everything that is known of one task, as one document; null if there is no such task. Lists are bounded: at most 1,000 checkpoints
+-- and 1,000 children, while checkpoint_count and child_count say how many there are.
+create or replace function absurd.show_task(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select json_build_object(
+    'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
+    'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
+    'priority', t.priority, 'params', t.params, 'headers', t.headers, 'retry_strategy', t.retry_strategy,
+    'max_delay', t.max_delay, 'max_duration', t.max_duration, 'idempotency_key', t.idempotency_key,
+    'parent_task_id', t.parent_task_id, 'spawned_at', t.spawned_at, 'available_at', r.available_at,
+    'started_at', coalesce(r.started_at, t.started_at), 'finished_at', t.finished_at,
+    'worker_id', coalesce(r.worker_id, t.worker_id), 'lease_expires_at', r.lease_expires_at, 'deadline_at', r.deadline_at,
+    'note', r.note, 'result', t.result,
+    'failure', (select a.failure from absurd.attempts a where a.run_id = t.run_id and t.outcome is not null),
+    'attempts', absurd.show_attempts(t.task_id),
+    'checkpoint_count', (select count(*) from absurd.checkpoints c where c.task_id = t.task_id),
+    'checkpoints', absurd.show_checkpoints(t.task_id),
+    'waits', absurd.show_waits(t.task_id),
+    'child_count', (select count(*) from absurd.tasks k where k.parent_task_id = t.task_id),
+    'children', absurd.show_children(t.task_id))
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  where t.task_id = p_task_id
+$$;
+
+-- finish.sql
+
+-- The version is the number of the newest file in migrations/, or 1 while there are none.
+insert into absurd.schema_version (version) values ('1');
+do $$ begin perform absurd.create_queue('default'); end $$;
+
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:a628bf692f1d90cd';
+commit;
