@@ -1,102 +1,154 @@
-"""One base for every background loop: start, stop, wake, tick, and back-off after an error. And a thread with an event loop."""
+"""One base for every background loop: start, stop, tick, wake, and back-off after an error. And a thread with an event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
+import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from absurd.errors import AbsurdError
 
-logger = logging.getLogger("absurd.loops")
-
 T = TypeVar("T")
 
-# Seconds until the next tick after an error: the first, doubling up to the last.
-ERROR_DELAYS = (0.1, 5.0)
+logger = logging.getLogger("absurd.loops")
+
+# Seconds after the first error in a row, doubled with each further one, up to the second figure.
+FIRST_BACKOFF = 0.1
+LONGEST_BACKOFF = 5.0
+# Seconds that the end of a loop thread may take.
+STOP_SECONDS = 5.0
 
 
 class Loop:
-    """Calls ``tick`` again and again, on the running event loop, until it is stopped. An error is logged and never ends it."""
+    """Calls ``tick`` again and again on the running event loop, until it is stopped. An error in a tick never ends the loop."""
 
     def __init__(self, name: str, interval: float) -> None:
         self._name = name
         self._interval = interval
-        self._wake = asyncio.Event()
+        self._failures = 0
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._stopping = False
 
     async def tick(self) -> float | None:
-        """Does one round; returns the seconds until the next one, ``None`` for the usual interval."""
-        raise NotImplementedError(f"{type(self).__name__} must implement tick()")
+        """One round of work. Returns the seconds until the next one; ``None`` is the usual interval."""
+        raise NotImplementedError(f"{type(self).__name__} must say what a tick does")
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has been started and has not ended."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
-        """Begins."""
-        self._task = asyncio.create_task(self._run(), name=f"absurd {self._name}")
-
-    async def stop(self) -> None:
-        """Ends the loop, in the middle of a tick if need be."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        """Begins ticking, at once; to be called on the event loop. Nothing happens if it runs already."""
+        if not self.running:
+            self._stopping = False
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"absurd {self._name}")
 
     def wake(self) -> None:
-        """Makes the next tick come now."""
-        self._wake.set()
+        """Makes the next tick come now; after the running one, if there is one. To be called on the event loop."""
+        self._woken.set()
+
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """Ends the loop. A running tick gets ``grace`` seconds to finish and is cancelled then, wherever it is."""
+        self._stopping = True
+        self._woken.set()
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if grace > 0:
+            await asyncio.wait({task}, timeout=grace)
+        task.cancel()
+        await asyncio.wait({task})
 
     async def _run(self) -> None:
-        delay = ERROR_DELAYS[0]
-        while True:
-            self._wake.clear()
+        while not self._stopping:
+            # Before the tick: a wake during the tick belongs to work that it may have missed.
+            self._woken.clear()
             try:
-                pause = await self.tick()
-                delay = ERROR_DELAYS[0]
+                delay = await self.tick()
+                self._failures = 0
             except Exception as error:
-                expected = isinstance(error, AbsurdError)
-                logger.warning("%s failed, again in %.2g s: %s", self._name, delay, error, exc_info=None if expected else error)
-                pause, delay = delay, min(delay * 2, ERROR_DELAYS[1])
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._interval if pause is None else pause)
-            except asyncio.TimeoutError:
-                pass
+                self._failures += 1
+                delay = min(FIRST_BACKOFF * 2 ** min(self._failures - 1, 20), LONGEST_BACKOFF)
+                self.on_error(error, delay)
+            await self._pause(self._interval if delay is None else delay)
+
+    def on_error(self, error: Exception, delay: float) -> None:
+        """Reports an error of a tick; the next one follows in ``delay`` seconds."""
+        # Errors of the library explain themselves; others are bugs, and their place matters.
+        trace = None if isinstance(error, AbsurdError) else error
+        logger.warning("%s: %s; again in %.1f s", self._name, error or type(error).__name__, delay, exc_info=trace)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._stopping:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
 
 
 class LoopThread:
-    """A daemon thread that runs an event loop, for the background work of sync code."""
+    """A daemon thread with an event loop of its own, for sync code. It starts with the first ``submit``."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Runs a coroutine there; starts the thread when it is needed first."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._started())
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, in this process: a fork leaves it behind."""
+        return self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Ends the loop; what still runs there is abandoned."""
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Runs a coroutine on the thread's loop; its outcome comes through the future."""
+        return asyncio.run_coroutine_threadsafe(work, self._ensure())
+
+    def _ensure(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            self._loop = self._thread = None
         with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._loop = None
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True).start()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._thread.start()
             return self._loop
 
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
+    def stop(self, *, timeout: float = STOP_SECONDS) -> None:
+        """Cancels what runs on the loop and ends the thread; returns after ``timeout`` seconds at the latest."""
+        if not self.alive or self._loop is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
         try:
-            loop.run_forever()
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.run_until_complete(asyncio.sleep(0))
+            asyncio.set_event_loop(None)
             loop.close()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=STOP_SECONDS))

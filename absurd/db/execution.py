@@ -34,7 +34,7 @@ def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
     try:
         with _Cursor(conn, row_factory=tuple_row) as cursor:
             cursor.execute(query.sql.encode(), query.args)
-            rows = cursor.fetchall()
+            rows = cursor.fetchall() if cursor.description else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     return query.decode(rows)
@@ -45,7 +45,7 @@ async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
     try:
         async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql.encode(), query.args)
-            rows = await cursor.fetchall()
+            rows = await cursor.fetchall() if cursor.description else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     return query.decode(rows)

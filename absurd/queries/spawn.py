@@ -1,0 +1,46 @@
+"""Queries that spawn tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absurd.errors import AbsurdError, InvalidOptionError, PayloadTooLargeError, QueueNotFoundError
+from absurd.queries.query import Query, Row
+from absurd.types import Spawned, SpawnRequest
+
+_SPAWN = """
+select task_id, run_id, attempt, created, status, message
+from absurd.spawn_tasks(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::json[], %s::json[], %s::jsonb[], %s::text[])"""
+
+
+def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
+    """Spawns tasks; one answer per request, in their order. Repeatable, for the ids are fixed in the requests.
+
+    Its decoder raises for the first request that was refused; the others are spawned then, unless the caller rolls back.
+    """
+    args = (
+        [r.queue_name for r in requests],
+        [r.task_id for r in requests],
+        [r.run_id for r in requests],
+        [r.task_name for r in requests],
+        [r.params for r in requests],
+        [r.headers for r in requests],
+        [r.options for r in requests],
+        [r.idempotency_key for r in requests],
+    )
+    return Query(_SPAWN, args, _decode)
+
+
+def _decode(rows: list[Row]) -> list[Spawned]:
+    for *_, status, message in rows:
+        if status != "ok":
+            raise _refusal(status, message)
+    return [Spawned(task_id, run_id, attempt, created) for task_id, run_id, attempt, created, *_ in rows]
+
+
+def _refusal(status: str, message: str) -> AbsurdError:
+    if status == "no_queue":
+        return QueueNotFoundError(f"{message}. Create it with app.create_queue(…) or `absurdctl create-queue`.")
+    if status == "too_large":
+        return PayloadTooLargeError(f"{message}. Store large data elsewhere and pass a reference, or raise the queue's limit.")
+    return InvalidOptionError(message)
