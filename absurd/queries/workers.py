@@ -58,3 +58,8 @@ def queue_limits(queue_names: Sequence[str]) -> Query[dict[str, int]]:
 def queue_channel(queue_name: str) -> Query[str]:
     """The channel on which workers of a queue are told of work."""
     return Query("select absurd.queue_channel(%s)", (queue_name,), scalar)
+
+
+def listen(channel: str) -> Query[None]:
+    """Subscribes the session to a channel. LISTEN takes no parameters, so the name is quoted here, as an identifier."""
+    return Query(f'listen "{channel.replace(chr(34), chr(34) * 2)}"', (), nothing)

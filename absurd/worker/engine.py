@@ -1,0 +1,340 @@
+"""The engine of a worker process: claim → run → record, and everything around that."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from absurd.context import Core
+from absurd.db import AsyncPool, Pool
+from absurd.errors import QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased
+from absurd.queries import runs as run_queries
+from absurd.queries import workers as queries
+from absurd.queries.query import Query
+from absurd.registry import Registry
+from absurd.types import ClaimedRun
+from absurd.worker.leases import LeaseKeeper
+from absurd.worker.notifications import Notifications
+from absurd.worker.options import WorkerOptions
+from absurd.worker.promoter import Promoter
+from absurd.worker.running import Running
+from absurd.worker.threads import Threads
+from absurd.worker.writer import Writer
+from absurd.writes import Holder, Release, Suspend, Write, WriteFuture, WriteResult
+
+logger = logging.getLogger("absurd.worker")
+
+# A worker that got as many runs as it asked for, this often in a row, is busy: notifications would only cost.
+BUSY_CLAIMS = 3
+# Seconds that cancelled async handlers get to unwind before their runs are handed back.
+UNWIND_SECONDS = 1.0
+# Seconds between looks at the limits of the queues.
+LIMITS_INTERVAL = 30.0
+
+
+class Engine:
+    """Runs tasks of some queues until it is told to stop. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry, url: str, options: WorkerOptions, version: str) -> None:
+        self.registry = registry
+        self.lease_seconds = options.lease_seconds
+        self.worker_id = options.worker_id
+        self.claimed_count = 0
+        self._url = url
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._active: dict[UUID, Running] = {}
+        self._looking = dict.fromkeys(options.queues, True)
+        self._turn = list(options.queues)
+        self._claiming: tuple[str, int] | None = None
+        self._full_claims = 0
+        self._idle = False
+        self._draining = False
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._limits: dict[str, int] = {}
+        self._limits_read = 0.0
+        self._errands: set[asyncio.Task[Any]] = set()
+        self._threads = Threads(options.concurrency)
+        self._writer = Writer(url, self)
+        self._leases = LeaseKeeper(url, options, self, version)
+        self._notifications = Notifications(url, options.queues, self._look)
+        self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._look)
+        self._pool = Pool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
+        self._async_pool = AsyncPool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
+        self._writing: asyncio.Task[None] | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Works until ``stop`` is called, then lets running tasks end within the grace period and hands back the rest."""
+        await self._begin()
+        logger.info(
+            "worker %s serves %s with %s slots, knowing %s task(s)",
+            self.worker_id,
+            ", ".join(self._options.queues),
+            self._options.concurrency,
+            len(self.registry),
+        )
+        try:
+            while not self._stopping:
+                await self._wait_for_change(self._options.poll_interval)
+                for queue in self._options.queues:
+                    self._look(queue)
+                if time.monotonic() - self._limits_read > LIMITS_INTERVAL:
+                    await self._read_limits()
+        finally:
+            await self._end()
+
+    async def drain(self) -> int:
+        """Works until nothing is ready and nothing runs; returns how many runs there were."""
+        self._draining = True
+        await self._begin()
+        try:
+            while not self._stopping:
+                await self._wait_for_change(0.05)
+                if self._active or any(self._looking.values()) or self._claiming is not None:
+                    continue
+                if not await self._promoter.promote_now():
+                    break
+        finally:
+            await self._end()
+        return self.claimed_count
+
+    def stop(self) -> None:
+        """Asks the engine to stop: no more claims. On its loop."""
+        self._stopping = True
+        self._changed.set()
+
+    async def _begin(self) -> None:
+        await self._writer.open()
+        self._writing = asyncio.create_task(self._writer.run(), name="absurd writer")
+        try:
+            await self._read_limits()
+            missing = [queue for queue in self._options.queues if queue not in self._limits]
+            if missing:
+                raise QueueNotFoundError(
+                    f'queue "{missing[0]}" does not exist; create it with: absurdctl create-queue {missing[0]!r}, or app.create_queue()'
+                )
+            await asyncio.to_thread(self._leases.start)
+        except BaseException:
+            self._stopping = True
+            await self._stop_writer()
+            raise
+        if not self._draining:
+            self._notifications.start()
+            self._promoter.start()
+        self._writer.wake()
+
+    async def _end(self) -> None:
+        self._stopping = True
+        await self._let_finish()
+        await self._notifications.stop(grace=0)
+        await self._promoter.stop(grace=0)
+        await self._stop_writer()
+        await asyncio.to_thread(self._leases.stop)
+        self._threads.stop()
+        self._pool.close()
+        await self._async_pool.close()
+
+    async def _let_finish(self) -> None:
+        """Waits for running tasks, up to the grace period; hands the others back without charging an attempt."""
+        limit = time.monotonic() + self._options.grace_seconds
+        while self._active and time.monotonic() < limit:
+            await self._wait_for_change(limit - time.monotonic())
+        if not self._active:
+            return
+        logger.warning("handing back %s run(s) that did not end within %s s", len(self._active), self._options.grace_seconds)
+        for running in list(self._active.values()):
+            running.core.interrupt(RunReleased("handed back by a worker that stopped"))
+            if running.task is not None:
+                running.task.cancel()
+        limit = time.monotonic() + UNWIND_SECONDS
+        while any(r.task is not None for r in self._active.values()) and time.monotonic() < limit:
+            await self._wait_for_change(limit - time.monotonic())
+        for running in list(self._active.values()):
+            self._finish(running, Release(running.core.holder, note="handed back by a worker that stopped"))
+        while self._active:
+            await self._wait_for_change(1.0)
+
+    async def _stop_writer(self) -> None:
+        self._writer.stop()
+        if self._writing is not None:
+            # Without a database it would wait for ever; the runs come back by their leases then.
+            done, _ = await asyncio.wait([self._writing], timeout=max(self._options.grace_seconds, 5.0))
+            if not done:
+                self._writing.cancel()
+                await asyncio.wait([self._writing])
+
+    async def _wait_for_change(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), max(seconds, 0))
+        except asyncio.TimeoutError:
+            pass
+        self._changed.clear()
+
+    async def _read_limits(self) -> None:
+        self._limits = await self._writer.perform(queries.queue_limits(self._options.queues))
+        self._limits_read = time.monotonic()
+
+    # -- claiming: the writer asks with each batch --------------------------------------------------------------------------
+
+    def wanted_claim(self, endings: int) -> Query[list[ClaimedRun]] | None:
+        """The claim to send along with a batch that frees so many slots; ``None`` for none."""
+        free = self._options.concurrency - len(self._active) + endings
+        if self._stopping or free <= 0:
+            return None
+        queue = next((name for name in self._turn if self._looking[name]), None)
+        if queue is None:
+            return None
+        self._turn.remove(queue)
+        self._turn.append(queue)
+        self._claiming = (queue, free)
+        return run_queries.claim_runs(queue, self.worker_id, self._options.lease_seconds, free)
+
+    def take_claimed(self, runs: list[ClaimedRun]) -> None:
+        """Starts what was claimed."""
+        queue, limit = self._claiming or ("", 0)
+        self._claiming = None
+        self.claimed_count += len(runs)
+        if len(runs) < limit:
+            self._looking[queue] = False
+            self._full_claims = 0
+            self._changed.set()
+            if not self._idle and not self._draining:
+                self._say_idle(True)
+        else:
+            self._full_claims += 1
+            if self._idle and self._full_claims >= BUSY_CLAIMS:
+                self._say_idle(False)
+        for run in runs:
+            self._start(run)
+
+    def _look(self, queue: str) -> None:
+        """Something may be ready there."""
+        self._looking[queue] = True
+        self._writer.wake()
+
+    def _say_idle(self, idle: bool) -> None:
+        self._idle = idle
+        self._errand(self._tell_idle(idle))
+
+    async def _tell_idle(self, idle: bool) -> None:
+        await self._writer.perform(queries.set_worker_idle(self.worker_id, idle))
+        # What was spawned before that was seen has notified nobody.
+        for queue in self._options.queues if idle else ():
+            self._look(queue)
+
+    def known_run_ids(self) -> list[UUID]:
+        """The runs that are in the engine's hands."""
+        return list(self._active)
+
+    # -- running ------------------------------------------------------------------------------------------------------------
+
+    def _start(self, run: ClaimedRun) -> None:
+        definition = self.registry.find(run.task_name)
+        if definition is None:
+            self._refuse(run)
+            return
+        limit = self._limits.get(run.queue_name, 0) or 10 * 1024 * 1024
+        core = Core(run, max_payload_bytes=limit, strict=self._options.strict_replay)
+        running = Running(core, definition, self.registry, self)
+        self._active[run.run_id] = running
+        if definition.is_async:
+            running.task = self._loop.create_task(self._run_async(running))
+        else:
+            self._threads.submit(functools.partial(self._run_in_thread, running))
+
+    async def _run_async(self, running: Running) -> None:
+        ending = await running.run_async()
+        running.task = None
+        self._finish(running, ending)
+
+    def _run_in_thread(self, running: Running) -> None:
+        ending = running.run_blocking()
+        self._loop.call_soon_threadsafe(self._finish, running, ending)
+
+    def _refuse(self, run: ClaimedRun) -> None:
+        """Nobody here knows the task: the run goes back for a worker that does, and says so."""
+        note = f'no worker that claimed it knows task "{run.task_name}"'
+        logger.warning('%s; offered again in %s s (task %s)', note, self._options.unknown_task_delay, run.task_id)
+        holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
+        self._writer.send(Release(holder, self._options.unknown_task_delay, note), self._loop.create_future())
+
+    def _finish(self, running: Running, ending: Write | None) -> None:
+        """Sends the write that ends a run; its slot is free when that is done."""
+        run_id = running.core.run.run_id
+        if self._active.get(run_id) is not running:
+            return
+        if ending is None:
+            self._forget(running)
+            return
+        future: asyncio.Future[WriteResult] = self._loop.create_future()
+        future.add_done_callback(functools.partial(self._ended, running, ending))
+        self._writer.send(ending, future)
+
+    def _ended(self, running: Running, ending: Write, future: asyncio.Future[WriteResult]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None or future.cancelled():
+            logger.error("could not record the end of %s; its lease will bring it back: %s", running, error)
+        elif future.result().status != "ok":
+            logger.info("the end of %s came too late: %s", running, future.result().status)
+        elif isinstance(ending, Suspend):
+            self._promoter.expect(ending)
+        self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        self._active.pop(running.core.run.run_id, None)
+        self._changed.set()
+        self._writer.wake()
+
+    def _errand(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    # -- for contexts (Port) ------------------------------------------------------------------------------------------------
+
+    def send(self, write: Write, future: WriteFuture) -> None:
+        """Sends a write; to be called on the engine's loop."""
+        self._writer.send(write, future)
+
+    def send_threadsafe(self, write: Write, future: WriteFuture) -> None:
+        """Sends a write from any thread."""
+        self._writer.send_threadsafe(write, future)
+
+    async def run_query(self, query: Query[Any]) -> Any:
+        """Runs a read of the engine's own."""
+        return await self._writer.perform(query)
+
+    def run_query_threadsafe(self, query: Query[Any]) -> Any:
+        """The same from a thread, blocking."""
+        return asyncio.run_coroutine_threadsafe(self._writer.perform(query), self._loop).result()
+
+    def connection(self) -> Any:
+        """A connection for a transaction of a sync handler."""
+        return self._pool.connection()
+
+    def async_connection(self) -> Any:
+        """The same for an async handler."""
+        return self._async_pool.connection()
+
+    # -- for the lease keeper, from its thread ------------------------------------------------------------------------------
+
+    def held(self) -> Sequence[Holder]:
+        """The runs that are in the engine's hands."""
+        return [running.core.holder for running in list(self._active.values())]
+
+    def lost(self, run_id: UUID, status: str) -> None:
+        """Takes note that a run is lost or cancelled: its handler ends at its next call of the context."""
+        running = self._active.get(run_id)
+        if running is not None:
+            signal: RunInterrupted = RunCancelled("cancelled") if status == "cancelled" else RunLost("the lease was lost")
+            running.core.interrupt(signal)
+
+

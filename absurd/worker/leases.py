@@ -1,0 +1,143 @@
+"""The worker's sign of life, on a thread and a connection of its own: user code may block the event loop, but must not cost a lease.
+
+Its session holds an advisory lock by which the other workers see at once that this process has died. It also sweeps: leases that ran
+out elsewhere, deadlines, dead workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from absurd.db import connect, run
+from absurd.errors import AbsurdError
+from absurd.queries import runs as run_queries
+from absurd.queries import workers as queries
+from absurd.worker.options import WorkerOptions
+from absurd.writes import Holder
+
+logger = logging.getLogger("absurd.worker")
+
+# Seconds between looks. The others wait three seconds before they believe that a session is gone, so this has to be well below.
+TICK = 1.0
+# Seconds between heartbeats of the worker's row.
+HEARTBEAT = 5.0
+
+
+class LeaseHolder(Protocol):
+    """The engine, as its lease keeper sees it. Called from the keeper's thread."""
+
+    def held(self) -> Sequence[Holder]:
+        """The runs that are in the engine's hands."""
+
+    def lost(self, run_id: UUID, status: str) -> None:
+        """Takes note that a run is lost or cancelled."""
+
+
+class LeaseKeeper:
+    """Renews leases, beats and sweeps."""
+
+    def __init__(self, url: str, options: WorkerOptions, holder: LeaseHolder, version: str) -> None:
+        self._url = url
+        self._options = options
+        self._holder = holder
+        self._version = version
+        self._conn: psycopg.Connection[Any] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="absurd-leases", daemon=True)
+        self._renewed: dict[UUID, float] = {}
+        self._next_beat = 0.0
+        # A third of the lease: two more tries before it runs out.
+        self._tick = min(TICK, options.lease_seconds / 4)
+
+    def start(self) -> None:
+        """Connects and registers, then goes on in the background; raises what keeps it from it."""
+        self._connect()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and forgets the worker."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._tick):
+            try:
+                self._look()
+            except (AbsurdError, psycopg.Error) as error:
+                logger.warning("cannot renew leases, trying again: %s", error)
+                self._disconnect()
+            except Exception:
+                logger.exception("the lease keeper met an error and goes on")
+        self._say_goodbye()
+
+    def _look(self) -> None:
+        conn = self._conn or self._connect()
+        self._renew(conn)
+        if time.monotonic() >= self._next_beat:
+            if not run(conn, queries.heartbeat_worker(self._options.worker_id, len(self._holder.held()))):
+                self._register(conn)
+            self._next_beat = time.monotonic() + HEARTBEAT
+        ended = run(conn, queries.sweep())
+        if any(ended):
+            logger.info("swept: %s lease(s) expired, %s deadline(s) passed, %s run(s) of dead workers, %s late event(s)", *ended)
+
+    def _renew(self, conn: psycopg.Connection[Any]) -> None:
+        """Renews the leases of which less than half is left. A new run has its first lease from the claim."""
+        now = time.monotonic()
+        held = {holder.run_id: holder for holder in self._holder.held()}
+        self._renewed = {run_id: self._renewed.get(run_id, now) for run_id in held}
+        # A tick early, so that half of the lease is never exceeded by a whole tick.
+        due = [h for h in held.values() if now - self._renewed[h.run_id] >= self._options.lease_seconds / 2 - self._tick]
+        if not due:
+            return
+        answers = run(conn, run_queries.extend_leases(due, self._options.lease_seconds))
+        for holder, answer in zip(due, answers, strict=True):
+            if answer.status == "ok":
+                self._renewed[holder.run_id] = now
+            else:
+                self._holder.lost(holder.run_id, answer.status)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        self._conn = connect(self._url, application_name="absurd worker: leases")
+        self._register(self._conn)
+        return self._conn
+
+    def _register(self, conn: psycopg.Connection[Any]) -> None:
+        options = self._options
+        session_key = run(conn, queries.hold_session_lock(options.worker_id))
+        run(
+            conn,
+            queries.register_worker(
+                options.worker_id,
+                options.queues,
+                socket.gethostname(),
+                os.getpid(),
+                self._version,
+                options.concurrency,
+                options.lease_seconds,
+                session_key,
+            ),
+        )
+        self._next_beat = time.monotonic() + HEARTBEAT
+
+    def _disconnect(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _say_goodbye(self) -> None:
+        try:
+            if self._conn is not None:
+                run(self._conn, queries.unregister_worker(self._options.worker_id))
+        except AbsurdError:
+            pass  # the others will notice that the session is gone
+        self._disconnect()

@@ -1,0 +1,41 @@
+"""Hears that a queue has work. What it misses, polling finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from absurd.db import connect_async, run_async
+from absurd.errors import DatabaseUnavailableError
+from absurd.loops import Loop
+from absurd.queries import workers as queries
+
+# Seconds until the next attempt to connect; polling serves meanwhile.
+RECONNECT_SECONDS = 0.5
+
+
+class Notifications(Loop):
+    """Listens on the channels of some queues and calls back with the queue's name. One tick lasts as long as its connection."""
+
+    interval = RECONNECT_SECONDS
+
+    def __init__(self, url: str, queue_names: Sequence[str], notify: Callable[[str], None]) -> None:
+        super().__init__("absurd notifications")
+        self._url = url
+        self._queue_names = queue_names
+        self._notify = notify
+
+    async def tick(self) -> float | None:
+        """Listens until the connection breaks."""
+        conn = await connect_async(self._url, application_name="absurd worker: notifications")
+        try:
+            channels = {await run_async(conn, queries.queue_channel(name)): name for name in self._queue_names}
+            for channel in channels:
+                await run_async(conn, queries.listen(channel))
+            for name in self._queue_names:
+                self._notify(name)
+            async for notice in conn.notifies():
+                if notice.channel in channels:
+                    self._notify(channels[notice.channel])
+            raise DatabaseUnavailableError("the connection for notifications has ended")
+        finally:
+            await conn.close()

@@ -1,0 +1,56 @@
+"""Makes sleepers ready when their time has come, and knows when to look again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from absurd.loops import Loop
+from absurd.queries import runs as queries
+from absurd.worker.writer import Writer
+from absurd.writes import Suspend
+
+# Seconds that a sleeper is looked for too early, never too late: timers end a little before their time.
+SLACK = 0.001
+
+
+class Promoter(Loop):
+    """Looks at each queue when its next sleeper is due, at the latest after the interval."""
+
+    def __init__(self, writer: Writer, queue_names: Sequence[str], interval: float, ready: Callable[[str], None]) -> None:
+        super().__init__("absurd promoter")
+        self.interval = interval
+        self._writer = writer
+        self._queue_names = queue_names
+        self._ready = ready
+        self._next_look = 0.0
+
+    async def tick(self) -> float | None:
+        """Makes what is due ready; returns the seconds until the next sleeper."""
+        waits = [self.interval]
+        for queue_name in self._queue_names:
+            promoted, _, seconds = await self._writer.perform(queries.promote_due(queue_name))
+            if promoted:
+                self._ready(queue_name)
+            if seconds is not None:
+                waits.append(max(seconds, 0) + SLACK)
+        pause = min(waits)
+        self._next_look = time.monotonic() + pause
+        return pause
+
+    async def promote_now(self) -> int:
+        """Makes what is due ready; returns how many runs that were."""
+        total = 0
+        for queue_name in self._queue_names:
+            promoted, _, _ = await self._writer.perform(queries.promote_due(queue_name))
+            if promoted:
+                self._ready(queue_name)
+            total += promoted
+        return total
+
+    def expect(self, suspension: Suspend) -> None:
+        """A run of this worker has gone to sleep: if it is due before the next look, look sooner."""
+        if suspension.wake_at is not None:
+            self.wake()  # only the database's clock can say how soon that is
+        elif suspension.timeout is not None and time.monotonic() + suspension.timeout < self._next_look:
+            self.wake()

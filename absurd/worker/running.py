@@ -1,0 +1,115 @@
+"""One run in the worker's hands: its handler, from the first line to the write that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from absurd.context import AsyncContext, BaseContext, Context, Core, Port, set_current_context
+from absurd.errors import ContextError, NonRetryableError, RunInterrupted, RunReleased, RunSuspended, ValidationError
+from absurd.registry import Registry, TaskDefinition
+from absurd.worker.failures import describe, is_retryable
+from absurd.writes import Complete, Fail, Release, Write
+
+logger = logging.getLogger("absurd.worker")
+
+
+class Running:
+    """A claimed run and its handler."""
+
+    def __init__(self, core: Core, definition: TaskDefinition, registry: Registry, port: Port) -> None:
+        self.core = core
+        self.definition = definition
+        self._registry = registry
+        self._port = port
+        self.task: asyncio.Task[None] | None = None
+
+    def run_blocking(self) -> Write | None:
+        """Runs a sync handler; the write that ends the run, or ``None`` when it is no longer ours."""
+        try:
+            result = self._call(Context(self.core, self._port))
+            if inspect.isawaitable(result):
+                _discard(result)
+                raise ContextError(
+                    f"{self.definition.handler!r} or a hook around it returned an awaitable, but is no async function"
+                )
+            return self._complete(result)
+        except BaseException as error:
+            return self._end(error)
+
+    async def run_async(self) -> Write | None:
+        """Runs an async handler."""
+        try:
+            result = self._call(AsyncContext(self.core, self._port))
+            return self._complete(await result if inspect.isawaitable(result) else result)
+        except BaseException as error:
+            return self._end(error)
+
+    def _call(self, context: BaseContext) -> Any:
+        set_current_context(context)
+        params = self._params()
+        execute: Callable[[], Any] = functools.partial(self.definition.handler, params, context)
+        for hook in reversed(self._registry.around_execution):
+            execute = functools.partial(hook, context, execute)
+        return execute()
+
+    def _params(self) -> Any:
+        name = self.definition.name
+        try:
+            return self.definition.params.decode(self.core.run.params, f'params of task "{name}"')
+        except ValidationError as error:
+            raise _Hopeless(error) from error
+
+    def _complete(self, result: Any) -> Write:
+        """The handler has returned. What it swallowed on the way still holds: a suspension, a cancellation, a lost lease."""
+        self.core.check_usable()
+        self.core.history.finish()
+        return Complete(self.core.holder, self.core.encode(self.definition.result, result, f'result of task "{self.definition.name}"'))
+
+    def _end(self, error: BaseException) -> Write | None:
+        """The write that follows from what the handler raised."""
+        signal = self.core.interruption
+        if signal is None and isinstance(error, RunInterrupted):
+            signal = error
+        if isinstance(signal, RunSuspended) and self.core.suspension is not None:
+            return self.core.suspension
+        if isinstance(signal, RunReleased):
+            return Release(self.core.holder, note=str(signal) or None)
+        if signal is not None:
+            logger.info("stopped %s: %s", self, signal)
+            return None
+        cause = error.error if isinstance(error, _Hopeless) else error
+        retryable = not isinstance(error, _Hopeless) and is_retryable(error, self.definition.no_retry_on)
+        logger.info("attempt %s of %s failed: %s", self.core.run.attempt, self, type(cause).__name__, exc_info=_loggable(cause))
+        return Fail(self.core.holder, describe(cause), retryable)
+
+    def __str__(self) -> str:
+        return f'task "{self.definition.name}" {self.core.run.task_id}'
+
+
+class _Hopeless(NonRetryableError):
+    """Params that do not fit the handler: no attempt can succeed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _discard(result: Any) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+
+
+def _loggable(error: BaseException) -> BaseException | None:
+    """The error for the log, if debugging asks for tracebacks and formatting it does not raise."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return None
+    try:
+        str(error)
+    except BaseException:
+        return None
+    return error

@@ -1,0 +1,310 @@
+"""Group commit: everything that running tasks write goes through one queue and one connection.
+
+While one batch is being committed the next one collects, so a lone write is sent at once and a busy worker commits hundreds
+together. There is no timer. The claim for free slots rides in the same transaction as the endings that free them.
+
+Every write may be repeated, so a batch whose answer was lost is simply sent again; before that, what the lost batch may have
+claimed is handed back. A batch that fails for another reason is taken apart, so that one bad item never fails its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from absurd.db import connect_async, run_async, translate
+from absurd.errors import AbsurdError, DatabaseUnavailableError, RunLost
+from absurd.queries import runs as queries
+from absurd.queries.query import Query
+from absurd.types import ClaimedRun
+from absurd.writes import (
+    ENDINGS,
+    CheckWaits,
+    Complete,
+    EmitEvent,
+    ExtendLease,
+    Fail,
+    RecordCheckpoint,
+    Release,
+    SpawnChildren,
+    Suspend,
+    Write,
+    WriteFuture,
+    WriteResult,
+)
+
+logger = logging.getLogger("absurd.worker")
+
+# Items of one transaction at most: beyond this the cost per item no longer falls, while everybody waits longer.
+MAX_BATCH = 500
+# Seconds until an item that found its event name or task locked is asked again: from the first to the last, doubling.
+BUSY_DELAYS = (0.002, 0.25)
+# Seconds between attempts to reach a database that went away.
+RECONNECT_DELAYS = (0.05, 1.0)
+# A deadlock or a serialization failure: the whole batch is repeated.
+TRANSIENT = ("40001", "40P01", "55P03", "57014")
+
+# The order within a transaction. Whatever waits for row locks comes before whatever only tries for a lock, so that no two workers
+# wait for each other; checkpoints come before the endings that follow from them.
+_KINDS: tuple[tuple[type[Write], Callable[[Any], Query[list[WriteResult]]]], ...] = (
+    (ExtendLease, queries.extend_lease_writes),
+    (RecordCheckpoint, queries.record_checkpoints),
+    (Complete, queries.complete_runs),
+    (Fail, queries.fail_runs),
+    (Release, queries.release_runs),
+    (SpawnChildren, queries.spawn_children),
+    (EmitEvent, queries.emit_events),
+    (CheckWaits, queries.check_waits),
+    (Suspend, queries.suspend_runs),
+)
+
+
+@dataclass(slots=True)
+class Item:
+    """A write, where its answer goes, and how often it found a lock taken."""
+
+    write: Write
+    future: WriteFuture
+    tries: int = 0
+
+
+class ClaimSource(Protocol):
+    """The engine, as the writer sees it: who wants runs, and which runs it knows."""
+
+    worker_id: str
+
+    def wanted_claim(self, endings: int) -> Query[list[ClaimedRun]] | None:
+        """The claim to send along with a batch that frees so many slots; ``None`` for none."""
+
+    def take_claimed(self, runs: list[ClaimedRun]) -> None:
+        """Receives what was claimed."""
+
+    def known_run_ids(self) -> list[UUID]:
+        """The runs that are in the engine's hands."""
+
+
+class Writer:
+    """The one writer of a worker process."""
+
+    def __init__(self, url: str, source: ClaimSource) -> None:
+        self._url = url
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._items: deque[Item] = deque()
+        self._errands: deque[tuple[Query[Any], asyncio.Future[Any]]] = deque()
+        self._wake = asyncio.Event()
+        self._signalled = False
+        self._signal_lock = threading.Lock()
+        self._conn: psycopg.AsyncConnection[Any] | None = None
+        self._stopping = False
+        self.batches = 0
+
+    # -- for those who write ------------------------------------------------------------------------------------------------
+
+    def send(self, write: Write, future: WriteFuture) -> None:
+        """Queues a write. On the engine's loop."""
+        self._items.append(Item(write, future))
+        self._wake.set()
+
+    def send_threadsafe(self, write: Write, future: WriteFuture) -> None:
+        """Queues a write from another thread; the loop is woken once for all that come until it looks."""
+        self._items.append(Item(write, future))
+        with self._signal_lock:
+            if self._signalled:
+                return
+            self._signalled = True
+        self._loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        with self._signal_lock:
+            self._signalled = False
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Makes the writer look whether a claim is wanted."""
+        self._wake.set()
+
+    async def perform(self, query: Query[Any]) -> Any:
+        """Runs another query on the writer's connection, beside the batches."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._errands.append((query, future))
+        self._wake.set()
+        return await future
+
+    # -- the loop -----------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connects; raises what keeps it from it."""
+        self._conn = await connect_async(self._url, application_name="absurd worker: writer")
+
+    async def run(self) -> None:
+        """Writes until it is stopped and nothing is left."""
+        try:
+            while True:
+                if not self._items and not self._errands:
+                    if self._stopping:
+                        return
+                    await self._wake.wait()
+                self._wake.clear()
+                await self._turn()
+        finally:
+            self._fail_rest()
+            if self._conn is not None:
+                await self._conn.close()
+
+    def stop(self) -> None:
+        """Asks the loop to end when everything queued has been written."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _turn(self) -> None:
+        while self._errands:
+            await self._run_errand(*self._errands.popleft())
+        items = [self._items.popleft() for _ in range(min(len(self._items), MAX_BATCH))]
+        endings = sum(isinstance(item.write, ENDINGS) for item in items)
+        claim = None if self._stopping else self._source.wanted_claim(endings)
+        if items or claim is not None:
+            await self._write(items, claim)
+
+    async def _run_errand(self, query: Query[Any], future: asyncio.Future[Any]) -> None:
+        while not future.done():
+            try:
+                found = await run_async(await self._connection(), query)
+            except DatabaseUnavailableError:
+                await self._reconnect()
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(found)
+
+    async def _write(self, items: list[Item], claim: Query[list[ClaimedRun]] | None) -> None:
+        """Commits a batch and hands out its answers, however often the connection breaks on the way."""
+        while True:
+            try:
+                answers, claimed = await self._commit(items, claim)
+                break
+            except psycopg.Error as error:
+                if self._conn is None or self._conn.broken or self._conn.closed:
+                    logger.warning("lost the database connection: %s", translate(error, self._url))
+                    await self._reconnect()
+                elif error.sqlstate not in TRANSIENT:
+                    await self._take_apart(items, claim, error)
+                    return
+        for item, answer in zip(items, answers, strict=True):
+            self._answer(item, answer)
+        if claim is not None:
+            self._source.take_claimed(claimed)
+
+    async def _commit(self, items: Sequence[Item], claim: Query[list[ClaimedRun]] | None) -> tuple[list[WriteResult], list[ClaimedRun]]:
+        """One transaction for a batch; the answers in the order of the items."""
+        plan: list[tuple[Query[Any], list[int]]] = []
+        for kind, make in _KINDS:
+            places = [place for place, item in enumerate(items) if type(item.write) is kind]
+            if kind is SpawnChildren:
+                plan += [(make(items[place].write), [place]) for place in places]
+            elif places:
+                plan.append((make([items[place].write for place in places]), places))
+        if claim is not None:
+            plan.append((claim, []))
+        found = await self._send([query for query, _ in plan])
+        self.batches += 1
+        claimed = found.pop() if claim is not None else []
+        answers: list[WriteResult] = [WriteResult("lost")] * len(items)
+        for (_, places), results in zip(plan, found, strict=False):
+            for place, result in zip(places, results, strict=True):
+                answers[place] = result
+        return answers, claimed
+
+    async def _send(self, plan: Sequence[Query[Any]]) -> list[Any]:
+        """Runs queries as one transaction, in one round trip."""
+        conn = await self._connection()
+        if len(plan) == 1:
+            cursor = await conn.execute(plan[0].sql, plan[0].args)
+            return [plan[0].decode(await cursor.fetchall())]
+        try:
+            async with conn.pipeline():
+                await conn.execute("begin")
+                cursors = [await conn.execute(query.sql, query.args) for query in plan]
+                await conn.execute("commit")
+            return [query.decode(await cursor.fetchall()) for query, cursor in zip(plan, cursors, strict=True)]
+        except psycopg.Error:
+            if not conn.broken and not conn.closed:
+                await conn.rollback()
+            raise
+
+    async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: psycopg.Error) -> None:
+        """Sends the items of a refused batch one by one; only those at fault are told so."""
+        if len(items) + (claim is not None) <= 1:
+            problem: AbsurdError = translate(error, self._url)
+            for item in items:
+                if not item.future.done():
+                    item.future.set_exception(problem)
+            if claim is not None:
+                logger.error("a claim was refused: %s", problem)
+                self._source.take_claimed([])
+                await asyncio.sleep(RECONNECT_DELAYS[1])
+            return
+        for item in items:
+            await self._write([item], None)
+        if claim is not None:
+            await self._write([], claim)
+
+    def _answer(self, item: Item, answer: WriteResult) -> None:
+        if answer.status == "busy":
+            item.tries += 1
+            delay = min(BUSY_DELAYS[0] * 2 ** min(item.tries, 20), BUSY_DELAYS[1])
+            self._loop.call_later(delay, self._again, item)
+        elif not item.future.done():
+            item.future.set_result(answer)
+
+    def _again(self, item: Item) -> None:
+        self._items.append(item)
+        self._wake.set()
+
+    # -- the connection -----------------------------------------------------------------------------------------------------
+
+    async def _connection(self) -> psycopg.AsyncConnection[Any]:
+        if self._conn is None or self._conn.closed:
+            await self._reconnect()
+        assert self._conn is not None
+        return self._conn
+
+    async def _reconnect(self) -> None:
+        """Connects again, however long it takes, and hands back what a lost answer may have claimed."""
+        delay = RECONNECT_DELAYS[0]
+        while True:
+            if self._conn is not None:
+                await self._conn.close()
+                self._conn = None
+            try:
+                await self.open()
+                assert self._conn is not None
+                forgotten = await run_async(
+                    self._conn, queries.release_forgotten(self._source.worker_id, self._source.known_run_ids())
+                )
+                if forgotten:
+                    logger.info("handed back %s run(s) whose claim was never answered", forgotten)
+                return
+            except AbsurdError as error:
+                logger.warning("cannot reach the database, trying again in %.2g s: %s", delay, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RECONNECT_DELAYS[1])
+
+    def _fail_rest(self) -> None:
+        for item in self._items:
+            if not item.future.done():
+                item.future.set_exception(RunLost("the worker has stopped"))
+        self._items.clear()
+        for _, future in self._errands:
+            future.cancel()
+        self._errands.clear()
