@@ -31,6 +31,7 @@ check: $(STAMP) ## Check format, lint, types, import directions and generated fi
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) scripts/build_sql.py --check
+	$(PY) scripts/build_async.py --check
 
 sql: $(STAMP) ## Join the files in sql/ into sql/absurd.sql
 	@$(PY) scripts/build_sql.py

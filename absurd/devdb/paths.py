@@ -64,7 +64,7 @@ def make_home(path: Path) -> None:
 
 
 def socket_directory(home_directory: Path, account: Account) -> Path:
-    """Return where the socket of the server in ``home_directory`` belongs: inside it, or in a short place if that is too long."""
+    """Return where the socket of the server in ``home_directory`` belongs: inside it, or in a place whose path fits."""
     inside = home_directory / "run"
     if _fits(inside):
         return inside
@@ -76,4 +76,6 @@ def socket_directory(home_directory: Path, account: Account) -> Path:
 
 
 def _fits(directory: Path) -> bool:
+    if "," in str(directory):
+        return False  # libpq reads it as two hosts
     return len(os.fsencode(directory / f".s.PGSQL.{PORT}.lock")) < SOCKET_PATH_LIMIT

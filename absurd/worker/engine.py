@@ -134,8 +134,8 @@ class Engine:
     async def _end(self) -> None:
         self._stopping = True
         await self._let_finish()
-        await self._notifications.stop(grace=0)
-        await self._promoter.stop(grace=0)
+        await self._notifications.stop()
+        await self._promoter.stop()
         await self._stop_writer()
         await asyncio.to_thread(self._leases.stop)
         self._threads.stop()

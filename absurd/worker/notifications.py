@@ -16,10 +16,8 @@ RECONNECT_SECONDS = 0.5
 class Notifications(Loop):
     """Listens on the channels of some queues and calls back with the queue's name. One tick lasts as long as its connection."""
 
-    interval = RECONNECT_SECONDS
-
     def __init__(self, url: str, queue_names: Sequence[str], notify: Callable[[str], None]) -> None:
-        super().__init__("absurd notifications")
+        super().__init__("notifications", RECONNECT_SECONDS)
         self._url = url
         self._queue_names = queue_names
         self._notify = notify

@@ -18,8 +18,7 @@ class Promoter(Loop):
     """Looks at each queue when its next sleeper is due, at the latest after the interval."""
 
     def __init__(self, writer: Writer, queue_names: Sequence[str], interval: float, ready: Callable[[str], None]) -> None:
-        super().__init__("absurd promoter")
-        self.interval = interval
+        super().__init__("promoter", interval)
         self._writer = writer
         self._queue_names = queue_names
         self._ready = ready
@@ -27,7 +26,7 @@ class Promoter(Loop):
 
     async def tick(self) -> float | None:
         """Makes what is due ready; returns the seconds until the next sleeper."""
-        waits = [self.interval]
+        waits = [self._interval]
         for queue_name in self._queue_names:
             promoted, _, seconds = await self._writer.perform(queries.promote_due(queue_name))
             if promoted:

@@ -15,6 +15,15 @@ begin
   return null;
 end $$;
 
+-- A number inside options, to nine places: finer ones mean nothing here, and the finest are more than a double precision can hold.
+-- Null for what is no number. Never raises.
+create or replace function absurd.option_number(p_value jsonb) returns double precision
+language sql immutable parallel safe as $$
+  select case when jsonb_typeof(p_value) = 'number' then
+    round(least(greatest((p_value #>> '{}')::numeric, -1e15), 1e15), 9)::double precision
+  end
+$$;
+
 -- What is wrong with the keys of an object inside options, or null.
 create or replace function absurd.object_error(p_name text, p_value jsonb, p_known text[]) returns text
 language plpgsql immutable parallel safe as $$
@@ -81,8 +90,8 @@ begin
   v.headers := nullif(p_options -> 'headers', 'null');
   v.retry_strategy := nullif(p_options -> 'retry_strategy', 'null');
   v.max_attempts := (p_options ->> 'max_attempts')::numeric;
-  v.max_delay := (v_limits ->> 'max_delay')::double precision;
-  v.max_duration := (v_limits ->> 'max_duration')::double precision;
+  v.max_delay := absurd.option_number(v_limits -> 'max_delay');
+  v.max_duration := absurd.option_number(v_limits -> 'max_duration');
   v.priority := (p_options ->> 'priority')::numeric;
   if jsonb_typeof(p_options -> 'idempotency_key') <> 'null' then
     if jsonb_typeof(p_options -> 'idempotency_key') <> 'string' then
@@ -93,7 +102,7 @@ begin
   end if;
   begin
     v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
-      absurd.current_time() + make_interval(secs => (p_options ->> 'delay')::double precision));
+      absurd.current_time() + make_interval(secs => absurd.option_number(p_options -> 'delay')));
     v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
     if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
       v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
@@ -110,15 +119,18 @@ end $$;
 create or replace function absurd.retry_delay(p_strategy jsonb, p_attempt integer) returns double precision
 language sql volatile as $$
   select case p_strategy ->> 'kind'
-    when 'fixed' then least(coalesce((p_strategy ->> 'base_seconds')::double precision, 60), 315360000)
+    when 'fixed' then least(greatest(coalesce(o.base_seconds, 60), 0), 315360000)
     when 'exponential' then
       case
-        when coalesce((p_strategy ->> 'base_seconds')::double precision, 30) <= 0 then 0
+        when coalesce(o.base_seconds, 30) <= 0 then 0
         else exp(least(
-          ln(coalesce((p_strategy ->> 'base_seconds')::double precision, 30))
-            + (p_attempt - 1) * ln(greatest(coalesce((p_strategy ->> 'factor')::double precision, 2), 1)),
-          ln(greatest(least(coalesce((p_strategy ->> 'max_seconds')::double precision, 315360000), 315360000), 1e-6))))
+          ln(coalesce(o.base_seconds, 30)) + (greatest(p_attempt, 1) - 1) * ln(greatest(coalesce(o.factor, 2), 1)),
+          ln(greatest(least(coalesce(o.max_seconds, 315360000), 315360000), 1e-6))))
       end
     else 0
-  end * (1 - random() * least(greatest(coalesce((p_strategy ->> 'jitter')::double precision, 0), 0), 1))
+  end * (1 - random() * least(greatest(coalesce(o.jitter, 0), 0), 1))
+  from (
+    select absurd.option_number(p_strategy -> 'base_seconds') as base_seconds, absurd.option_number(p_strategy -> 'factor') as factor,
+      absurd.option_number(p_strategy -> 'max_seconds') as max_seconds, absurd.option_number(p_strategy -> 'jitter') as jitter
+  ) o
 $$;

@@ -20,6 +20,11 @@ declare
   v_task absurd.tasks;
 begin
   perform absurd.require_read_committed('watch_task');
+  -- The end of the task notifies this channel: a name that NOTIFY refuses must not get as far as that.
+  if p_channel is null or octet_length(p_channel) not between 1 and 63 then
+    raise exception 'a channel name has 1 to 63 bytes; "%" has %', left(p_channel, 80), coalesce(octet_length(p_channel), 0)
+      using errcode = 'AB012';
+  end if;
   select * into v_task from absurd.tasks t where t.task_id = p_task_id for share;
   if found and v_task.outcome is null then
     delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;

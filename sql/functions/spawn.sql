@@ -1,3 +1,17 @@
+-- What is wrong with an item of a spawn, or null. p_max_bytes is the queue's limit, null if there is no such queue.
+create or replace function absurd.spawn_problem(
+  p_queue_name text, p_max_bytes integer, p_task_name text, p_params json, p_idempotency_key text, p_option_error text)
+returns text
+language sql immutable parallel safe as $$
+  select coalesce(
+    case when p_max_bytes is null then format('queue "%s" does not exist', p_queue_name) end,
+    absurd.name_error('task name', p_task_name),
+    case when p_idempotency_key is not null then absurd.name_error('idempotency key', p_idempotency_key) end,
+    p_option_error,
+    case when octet_length(p_params::text) > p_max_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
+      p_task_name, octet_length(p_params::text), p_queue_name, p_max_bytes) end)
+$$;
+
 -- Inserts tasks with their first runs. One answer per item, in the order given; a bad item says so and harms no other.
 -- Ids come from the caller, so a call whose answer was lost can be repeated: a task that is there already is reported as before.
 -- Locks: each queue's advisory lock, shared, in order of name (against drop_queue); idempotency keys in order of key.
@@ -16,7 +30,13 @@ declare
 begin
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
-    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids);
+    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, array(
+      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key,
+        (absurd.read_spawn_options(u.options)).error) is null
+      from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
+        with ordinality as u(queue_name, task_name, params, options, key, ord)
+      left join absurd.queues q on q.queue_name = u.queue_name
+      order by u.ord));
   end if;
   return query
   with item as materialized (
@@ -28,13 +48,7 @@ begin
   ), judged as materialized (
     select i.*, opt.o, q.queue_name is null as no_queue,
       coalesce((opt.o).available_at, v_now) as available_at,
-      coalesce(
-        case when q.queue_name is null then format('queue "%s" does not exist', i.queue_name) end,
-        absurd.name_error('task name', i.task_name),
-        case when i.idempotency_key is not null then absurd.name_error('idempotency key', i.idempotency_key) end,
-        (opt.o).error,
-        case when octet_length(i.params::text) > q.max_payload_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
-          i.task_name, octet_length(i.params::text), i.queue_name, q.max_payload_bytes) end) as problem,
+      absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error) as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
     left join absurd.queues q on q.queue_name = i.queue_name
@@ -75,24 +89,32 @@ begin
 end $$;
 
 -- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
--- A key of a queue that does not exist, or one that is no valid key, is left alone: spawn_tasks refuses its item.
-create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[]) returns uuid[]
+-- Only acceptable items take a key: one that is refused leaves it to those that come after it.
+create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[], p_acceptable boolean[])
+returns uuid[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off
 as $$
+declare
+  v_owners uuid[];
 begin
-  insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
-  select u.queue_name, u.key, u.task_id
-  from unnest(p_queue_names, p_keys, p_task_ids) with ordinality as u(queue_name, key, task_id, ord)
-  join absurd.queues q on q.queue_name = u.queue_name
-  where u.key is not null and absurd.name_error('', u.key) is null
-  order by u.queue_name, u.key, u.ord
-  on conflict (queue_name, idempotency_key) do nothing;
-  return array(
-    select k.task_id
-    from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
-    left join absurd.idempotency_keys k on k.queue_name = u.queue_name and k.idempotency_key = u.key
-    order by u.ord);
+  -- Again until each has an owner: a clean-up may delete a key between the insert that met it and the look at it.
+  loop
+    insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
+    select u.queue_name, u.key, u.task_id
+    from unnest(p_queue_names, p_keys, p_task_ids, p_acceptable) with ordinality as u(queue_name, key, task_id, acceptable, ord)
+    where u.key is not null and u.acceptable
+    order by u.queue_name, u.key, u.ord
+    on conflict (queue_name, idempotency_key) do nothing;
+    v_owners := array(
+      select (select k.task_id from absurd.idempotency_keys k where k.queue_name = u.queue_name and k.idempotency_key = u.key limit 1)
+      from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
+      order by u.ord);
+    exit when not exists (
+      select from unnest(p_keys, p_acceptable, v_owners) as u(key, acceptable, owner)
+      where u.key is not null and u.acceptable and u.owner is null);
+  end loop;
+  return v_owners;
 end $$;
 
 -- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
