@@ -1,13 +1,14 @@
 -- Hands arrivals to the waits that were registered for them: writes each as a checkpoint of the waiting task, and wakes the runs
--- that have nothing left to wait for. Waits that are gone meanwhile (timed out, cancelled) get nothing.
+-- that have nothing left to wait for. Waits that are gone meanwhile (timed out, cancelled) get nothing. Returns how many got theirs.
 -- Locks: runs in order of run_id, then their waits: the order of everybody who touches both.
 create or replace function absurd.deliver_arrivals(p_wait_ids bigint[], p_kind text, p_states json[], p_event_seqs bigint[] default null)
-returns void
+returns integer
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
+  v_count integer;
   v_awake uuid[];
   v_queues text[];
 begin
@@ -35,11 +36,13 @@ begin
     where r.run_id = c.run_id and r.state = 'sleeping'
     returning r.run_id, r.queue_name, r.state
   )
-  select array_agg(c.run_id), array_agg(distinct c.queue_name) into v_awake, v_queues from changed c where c.state = 'pending';
+  select (select count(*) from gone), array_agg(c.run_id), array_agg(distinct c.queue_name) into v_count, v_awake, v_queues
+  from changed c where c.state = 'pending';
   if v_awake is not null then
     delete from absurd.waits w where w.run_id = any (v_awake);
     perform absurd.notify_queues(v_queues);
   end if;
+  return v_count;
 end $$;
 
 -- Tells the runs and clients that wait for these tasks that they have ended.

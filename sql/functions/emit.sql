@@ -19,9 +19,31 @@ begin
   values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
   returning seq into v_seq;
   if v_sees_waits then
+    -- An earlier emission of the name that still has to be delivered comes first.
+    if exists (select from absurd.events e where not e.delivered) then
+      perform absurd.deliver_undelivered(p_queue_name, p_event_name);
+    end if;
     perform absurd.deliver_event(v_seq);
   end if;
   return v_seq;
+end $$;
+
+-- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the name's lock.
+create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_seq bigint;
+begin
+  for v_seq in
+    select e.seq from absurd.events e
+    where not e.delivered and e.queue_name = p_queue_name and e.event_name = p_event_name
+    order by e.seq for update skip locked
+  loop
+    perform absurd.deliver_event(v_seq);
+    update absurd.events e set delivered = true where e.seq = v_seq;
+  end loop;
 end $$;
 
 -- Hands an event to the waits registered for its name. The caller holds the name's lock.
@@ -32,15 +54,18 @@ as $$
 declare
   v_event absurd.events;
   v_wait_ids bigint[];
+  v_taken integer;
 begin
   select * into v_event from absurd.events e where e.seq = p_seq;
   v_wait_ids := array(
     select w.wait_id from absurd.waits w
     where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);
   if cardinality(v_wait_ids) > 0 then
-    update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
-    perform absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
+    v_taken := absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
       array_fill(v_event.seq, array[cardinality(v_wait_ids)]));
+    if v_taken > 0 then
+      update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
+    end if;
   end if;
 end $$;
 

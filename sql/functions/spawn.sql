@@ -31,11 +31,13 @@ begin
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
     v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, array(
-      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key,
-        (absurd.read_spawn_options(u.options)).error) is null
+      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key, opt.error) is null
       from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
         with ordinality as u(queue_name, task_name, params, options, key, ord)
       left join absurd.queues q on q.queue_name = u.queue_name
+      left join (
+        select d.options, (absurd.read_spawn_options(d.options)).error from (select distinct o as options from unnest(p_options) as o) d
+      ) opt on opt.options = u.options
       order by u.ord));
   end if;
   return query
