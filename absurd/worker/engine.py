@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +45,7 @@ class Engine:
         self.lease_seconds = options.lease_seconds
         self.worker_id = options.worker_id
         self.claimed_count = 0
+        self.on_ready: Callable[[], None] = _nothing
         self._url = url
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -130,6 +131,7 @@ class Engine:
             self._notifications.start()
             self._promoter.start()
         self._writer.wake()
+        self.on_ready()
 
     async def _end(self) -> None:
         self._stopping = True
@@ -262,7 +264,7 @@ class Engine:
     def _refuse(self, run: ClaimedRun) -> None:
         """Nobody here knows the task: the run goes back for a worker that does, and says so."""
         note = f'no worker that claimed it knows task "{run.task_name}"'
-        logger.warning('%s; offered again in %s s (task %s)', note, self._options.unknown_task_delay, run.task_id)
+        logger.warning("%s; offered again in %s s (task %s)", note, self._options.unknown_task_delay, run.task_id)
         holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
         self._writer.send(Release(holder, self._options.unknown_task_delay, note), self._loop.create_future())
 
@@ -338,3 +340,5 @@ class Engine:
             running.core.interrupt(signal)
 
 
+def _nothing() -> None:
+    pass

@@ -20,7 +20,11 @@ def describe(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     return encode(
-        {"name": _clean(name, 500), "message": _clean(_message(error), MAX_MESSAGE), "traceback": _clean(_trace(error), MAX_TRACEBACK)},
+        {
+            "name": _clean(name, 500),
+            "message": _clean(_message(error), MAX_MESSAGE),
+            "traceback": _clean(_trace(error), MAX_TRACEBACK),
+        },
         "failure",
     )
 

@@ -68,7 +68,9 @@ class Running:
         """The handler has returned. What it swallowed on the way still holds: a suspension, a cancellation, a lost lease."""
         self.core.check_usable()
         self.core.history.finish()
-        return Complete(self.core.holder, self.core.encode(self.definition.result, result, f'result of task "{self.definition.name}"'))
+        return Complete(
+            self.core.holder, self.core.encode(self.definition.result, result, f'result of task "{self.definition.name}"')
+        )
 
     def _end(self, error: BaseException) -> Write | None:
         """The write that follows from what the handler raised."""

@@ -205,7 +205,9 @@ class Writer:
         if claim is not None:
             self._source.take_claimed(claimed)
 
-    async def _commit(self, items: Sequence[Item], claim: Query[list[ClaimedRun]] | None) -> tuple[list[WriteResult], list[ClaimedRun]]:
+    async def _commit(
+        self, items: Sequence[Item], claim: Query[list[ClaimedRun]] | None
+    ) -> tuple[list[WriteResult], list[ClaimedRun]]:
         """One transaction for a batch; the answers in the order of the items."""
         plan: list[tuple[Query[Any], list[int]]] = []
         for kind, make in _KINDS:
