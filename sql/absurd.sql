@@ -474,6 +474,15 @@ begin
   return null;
 end $$;
 
+-- A number inside options, to nine places: finer ones mean nothing here, and the finest are more than a double precision can hold.
+-- Null for what is no number. Never raises.
+create or replace function absurd.option_number(p_value jsonb) returns double precision
+language sql immutable parallel safe as $$
+  select case when jsonb_typeof(p_value) = 'number' then
+    round(least(greatest((p_value #>> '{}')::numeric, -1e15), 1e15), 9)::double precision
+  end
+$$;
+
 -- What is wrong with the keys of an object inside options, or null.
 create or replace function absurd.object_error(p_name text, p_value jsonb, p_known text[]) returns text
 language plpgsql immutable parallel safe as $$
@@ -540,8 +549,8 @@ begin
   v.headers := nullif(p_options -> 'headers', 'null');
   v.retry_strategy := nullif(p_options -> 'retry_strategy', 'null');
   v.max_attempts := (p_options ->> 'max_attempts')::numeric;
-  v.max_delay := (v_limits ->> 'max_delay')::double precision;
-  v.max_duration := (v_limits ->> 'max_duration')::double precision;
+  v.max_delay := absurd.option_number(v_limits -> 'max_delay');
+  v.max_duration := absurd.option_number(v_limits -> 'max_duration');
   v.priority := (p_options ->> 'priority')::numeric;
   if jsonb_typeof(p_options -> 'idempotency_key') <> 'null' then
     if jsonb_typeof(p_options -> 'idempotency_key') <> 'string' then
@@ -552,7 +561,7 @@ begin
   end if;
   begin
     v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
-      absurd.current_time() + make_interval(secs => (p_options ->> 'delay')::double precision));
+      absurd.current_time() + make_interval(secs => absurd.option_number(p_options -> 'delay')));
     v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
     if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
       v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
@@ -569,20 +578,37 @@ end $$;
 create or replace function absurd.retry_delay(p_strategy jsonb, p_attempt integer) returns double precision
 language sql volatile as $$
   select case p_strategy ->> 'kind'
-    when 'fixed' then least(coalesce((p_strategy ->> 'base_seconds')::double precision, 60), 315360000)
+    when 'fixed' then least(greatest(coalesce(o.base_seconds, 60), 0), 315360000)
     when 'exponential' then
       case
-        when coalesce((p_strategy ->> 'base_seconds')::double precision, 30) <= 0 then 0
+        when coalesce(o.base_seconds, 30) <= 0 then 0
         else exp(least(
-          ln(coalesce((p_strategy ->> 'base_seconds')::double precision, 30))
-            + (p_attempt - 1) * ln(greatest(coalesce((p_strategy ->> 'factor')::double precision, 2), 1)),
-          ln(greatest(least(coalesce((p_strategy ->> 'max_seconds')::double precision, 315360000), 315360000), 1e-6))))
+          ln(coalesce(o.base_seconds, 30)) + (greatest(p_attempt, 1) - 1) * ln(greatest(coalesce(o.factor, 2), 1)),
+          ln(greatest(least(coalesce(o.max_seconds, 315360000), 315360000), 1e-6))))
       end
     else 0
-  end * (1 - random() * least(greatest(coalesce((p_strategy ->> 'jitter')::double precision, 0), 0), 1))
+  end * (1 - random() * least(greatest(coalesce(o.jitter, 0), 0), 1))
+  from (
+    select absurd.option_number(p_strategy -> 'base_seconds') as base_seconds, absurd.option_number(p_strategy -> 'factor') as factor,
+      absurd.option_number(p_strategy -> 'max_seconds') as max_seconds, absurd.option_number(p_strategy -> 'jitter') as jitter
+  ) o
 $$;
 
 -- functions/spawn.sql
+
+-- What is wrong with an item of a spawn, or null. p_max_bytes is the queue's limit, null if there is no such queue.
+create or replace function absurd.spawn_problem(
+  p_queue_name text, p_max_bytes integer, p_task_name text, p_params json, p_idempotency_key text, p_option_error text)
+returns text
+language sql immutable parallel safe as $$
+  select coalesce(
+    case when p_max_bytes is null then format('queue "%s" does not exist', p_queue_name) end,
+    absurd.name_error('task name', p_task_name),
+    case when p_idempotency_key is not null then absurd.name_error('idempotency key', p_idempotency_key) end,
+    p_option_error,
+    case when octet_length(p_params::text) > p_max_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
+      p_task_name, octet_length(p_params::text), p_queue_name, p_max_bytes) end)
+$$;
 
 -- Inserts tasks with their first runs. One answer per item, in the order given; a bad item says so and harms no other.
 -- Ids come from the caller, so a call whose answer was lost can be repeated: a task that is there already is reported as before.
@@ -602,7 +628,15 @@ declare
 begin
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
-    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids);
+    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, array(
+      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key, opt.error) is null
+      from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
+        with ordinality as u(queue_name, task_name, params, options, key, ord)
+      left join absurd.queues q on q.queue_name = u.queue_name
+      left join (
+        select d.options, (absurd.read_spawn_options(d.options)).error from (select distinct o as options from unnest(p_options) as o) d
+      ) opt on opt.options = u.options
+      order by u.ord));
   end if;
   return query
   with item as materialized (
@@ -614,13 +648,7 @@ begin
   ), judged as materialized (
     select i.*, opt.o, q.queue_name is null as no_queue,
       coalesce((opt.o).available_at, v_now) as available_at,
-      coalesce(
-        case when q.queue_name is null then format('queue "%s" does not exist', i.queue_name) end,
-        absurd.name_error('task name', i.task_name),
-        case when i.idempotency_key is not null then absurd.name_error('idempotency key', i.idempotency_key) end,
-        (opt.o).error,
-        case when octet_length(i.params::text) > q.max_payload_bytes then format('params of task "%s" have %s bytes; queue "%s" allows %s',
-          i.task_name, octet_length(i.params::text), i.queue_name, q.max_payload_bytes) end) as problem,
+      absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error) as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
     left join absurd.queues q on q.queue_name = i.queue_name
@@ -661,24 +689,32 @@ begin
 end $$;
 
 -- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
--- A key of a queue that does not exist, or one that is no valid key, is left alone: spawn_tasks refuses its item.
-create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[]) returns uuid[]
+-- Only acceptable items take a key: one that is refused leaves it to those that come after it.
+create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[], p_acceptable boolean[])
+returns uuid[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off
 as $$
+declare
+  v_owners uuid[];
 begin
-  insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
-  select u.queue_name, u.key, u.task_id
-  from unnest(p_queue_names, p_keys, p_task_ids) with ordinality as u(queue_name, key, task_id, ord)
-  join absurd.queues q on q.queue_name = u.queue_name
-  where u.key is not null and absurd.name_error('', u.key) is null
-  order by u.queue_name, u.key, u.ord
-  on conflict (queue_name, idempotency_key) do nothing;
-  return array(
-    select k.task_id
-    from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
-    left join absurd.idempotency_keys k on k.queue_name = u.queue_name and k.idempotency_key = u.key
-    order by u.ord);
+  -- Again until each has an owner: a clean-up may delete a key between the insert that met it and the look at it.
+  loop
+    insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
+    select u.queue_name, u.key, u.task_id
+    from unnest(p_queue_names, p_keys, p_task_ids, p_acceptable) with ordinality as u(queue_name, key, task_id, acceptable, ord)
+    where u.key is not null and u.acceptable
+    order by u.queue_name, u.key, u.ord
+    on conflict (queue_name, idempotency_key) do nothing;
+    v_owners := array(
+      select (select k.task_id from absurd.idempotency_keys k where k.queue_name = u.queue_name and k.idempotency_key = u.key limit 1)
+      from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
+      order by u.ord);
+    exit when not exists (
+      select from unnest(p_keys, p_acceptable, v_owners) as u(key, acceptable, owner)
+      where u.key is not null and u.acceptable and u.owner is null);
+  end loop;
+  return v_owners;
 end $$;
 
 -- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
@@ -1336,15 +1372,16 @@ end $$;
 -- functions/deliver.sql
 
 -- Hands arrivals to the waits that were registered for them: writes each as a checkpoint of the waiting task, and wakes the runs
--- that have nothing left to wait for. Waits that are gone meanwhile (timed out, cancelled) get nothing.
+-- that have nothing left to wait for. Waits that are gone meanwhile (timed out, cancelled) get nothing. Returns how many got theirs.
 -- Locks: runs in order of run_id, then their waits: the order of everybody who touches both.
 create or replace function absurd.deliver_arrivals(p_wait_ids bigint[], p_kind text, p_states json[], p_event_seqs bigint[] default null)
-returns void
+returns integer
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
+  v_count integer;
   v_awake uuid[];
   v_queues text[];
 begin
@@ -1372,11 +1409,13 @@ begin
     where r.run_id = c.run_id and r.state = 'sleeping'
     returning r.run_id, r.queue_name, r.state
   )
-  select array_agg(c.run_id), array_agg(distinct c.queue_name) into v_awake, v_queues from changed c where c.state = 'pending';
+  select (select count(*) from gone), array_agg(c.run_id), array_agg(distinct c.queue_name) into v_count, v_awake, v_queues
+  from changed c where c.state = 'pending';
   if v_awake is not null then
     delete from absurd.waits w where w.run_id = any (v_awake);
     perform absurd.notify_queues(v_queues);
   end if;
+  return v_count;
 end $$;
 
 -- Tells the runs and clients that wait for these tasks that they have ended.
@@ -1432,9 +1471,31 @@ begin
   values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
   returning seq into v_seq;
   if v_sees_waits then
+    -- An earlier emission of the name that still has to be delivered comes first.
+    if exists (select from absurd.events e where not e.delivered) then
+      perform absurd.deliver_undelivered(p_queue_name, p_event_name);
+    end if;
     perform absurd.deliver_event(v_seq);
   end if;
   return v_seq;
+end $$;
+
+-- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the name's lock.
+create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_seq bigint;
+begin
+  for v_seq in
+    select e.seq from absurd.events e
+    where not e.delivered and e.queue_name = p_queue_name and e.event_name = p_event_name
+    order by e.seq for update skip locked
+  loop
+    perform absurd.deliver_event(v_seq);
+    update absurd.events e set delivered = true where e.seq = v_seq;
+  end loop;
 end $$;
 
 -- Hands an event to the waits registered for its name. The caller holds the name's lock.
@@ -1445,15 +1506,18 @@ as $$
 declare
   v_event absurd.events;
   v_wait_ids bigint[];
+  v_taken integer;
 begin
   select * into v_event from absurd.events e where e.seq = p_seq;
   v_wait_ids := array(
     select w.wait_id from absurd.waits w
     where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);
   if cardinality(v_wait_ids) > 0 then
-    update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
-    perform absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
+    v_taken := absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
       array_fill(v_event.seq, array[cardinality(v_wait_ids)]));
+    if v_taken > 0 then
+      update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
+    end if;
   end if;
 end $$;
 
@@ -1515,6 +1579,11 @@ declare
   v_task absurd.tasks;
 begin
   perform absurd.require_read_committed('watch_task');
+  -- The end of the task notifies this channel: a name that NOTIFY refuses must not get as far as that.
+  if p_channel is null or octet_length(p_channel) not between 1 and 63 then
+    raise exception 'a channel name has 1 to 63 bytes; "%" has %', left(p_channel, 80), coalesce(octet_length(p_channel), 0)
+      using errcode = 'AB012';
+  end if;
   select * into v_task from absurd.tasks t where t.task_id = p_task_id for share;
   if found and v_task.outcome is null then
     delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;
@@ -1696,6 +1765,507 @@ begin
   where (w.missing_since < v_now - interval '2 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
   return cardinality(v_run_ids);
+end $$;
+
+-- functions/policy.sql
+
+-- What people decided about a queue's storage and retention. No row: no such queue.
+create or replace function absurd.get_queue_policy(p_queue_name text)
+returns table (
+  queue_name text, storage_mode text, default_partition text, partition_lookahead interval, partition_lookback interval,
+  cleanup_ttl interval, cleanup_limit integer, detach_mode text, detach_min_age interval)
+language sql stable as $$
+  select q.queue_name, q.storage_mode, q.default_partition, q.partition_lookahead, q.partition_lookback,
+    q.cleanup_ttl, q.cleanup_limit, q.detach_mode, q.detach_min_age
+  from absurd.queues q
+  where q.queue_name = p_queue_name
+$$;
+
+-- An interval of a policy: text as PostgreSQL reads it, or a number of seconds; null if it is not there. At most a hundred years,
+-- so that no moment computed with it lies outside of what a timestamp can hold.
+create or replace function absurd.read_policy_interval(p_policy jsonb, p_name text) returns interval
+language plpgsql stable as $$
+declare
+  v_value interval;
+begin
+  if jsonb_typeof(p_policy -> p_name) = 'number' then
+    v_value := make_interval(secs => least(greatest((p_policy ->> p_name)::numeric, -1), 1e10)::double precision);
+  elsif jsonb_typeof(p_policy -> p_name) = 'string' then
+    v_value := (p_policy ->> p_name)::interval;
+  elsif jsonb_typeof(p_policy -> p_name) <> 'null' then
+    raise data_exception;
+  end if;
+  if v_value < interval '0' or v_value > interval '100 years' then
+    raise data_exception;
+  end if;
+  return v_value;
+exception when data_exception then
+  raise exception '% must be an interval such as "30 days", or seconds, between 0 and 100 years, not %',
+    p_name, left((p_policy -> p_name)::text, 100) using errcode = 'AB012';
+end $$;
+
+-- A word of a policy, one of those known; null if it is not there.
+create or replace function absurd.read_policy_word(p_policy jsonb, p_name text, p_known text[]) returns text
+language plpgsql stable as $$
+begin
+  if coalesce(jsonb_typeof(p_policy -> p_name), 'null') <> 'null' and (p_policy ->> p_name) <> all (p_known) then
+    raise exception '% must be %, not %', p_name, array_to_string(p_known, ' or '), left((p_policy -> p_name)::text, 100)
+      using errcode = 'AB012';
+  end if;
+  return p_policy ->> p_name;
+end $$;
+
+-- Changes a queue's policy: what the object names, and nothing else. max_payload_bytes limits params, results, states and payloads.
+create or replace function absurd.set_queue_policy(p_queue_name text, p_policy jsonb) returns void
+language plpgsql volatile as $$
+declare
+  v_problem text := coalesce(
+    case when p_policy is null or jsonb_typeof(p_policy) = 'null' then 'policy must be an object, not null' end,
+    absurd.object_error('policy', p_policy, array['default_partition', 'partition_lookahead', 'partition_lookback', 'cleanup_ttl',
+      'cleanup_limit', 'detach_mode', 'detach_min_age', 'max_payload_bytes']),
+    absurd.number_error('cleanup_limit', p_policy -> 'cleanup_limit', 1, 2147483647, true),
+    absurd.number_error('max_payload_bytes', p_policy -> 'max_payload_bytes', 1024, 268435456, true));
+begin
+  perform absurd.require_queue(p_queue_name);
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  update absurd.queues q
+  set default_partition = coalesce(absurd.read_policy_word(p_policy, 'default_partition', array['enabled', 'disabled']), q.default_partition),
+    partition_lookahead = coalesce(absurd.read_policy_interval(p_policy, 'partition_lookahead'), q.partition_lookahead),
+    partition_lookback = coalesce(absurd.read_policy_interval(p_policy, 'partition_lookback'), q.partition_lookback),
+    cleanup_ttl = coalesce(absurd.read_policy_interval(p_policy, 'cleanup_ttl'), q.cleanup_ttl),
+    cleanup_limit = coalesce((p_policy ->> 'cleanup_limit')::numeric::integer, q.cleanup_limit),
+    detach_mode = coalesce(absurd.read_policy_word(p_policy, 'detach_mode', array['none', 'empty']), q.detach_mode),
+    detach_min_age = coalesce(absurd.read_policy_interval(p_policy, 'detach_min_age'), q.detach_min_age),
+    max_payload_bytes = coalesce((p_policy ->> 'max_payload_bytes')::numeric::integer, q.max_payload_bytes)
+  where q.queue_name = p_queue_name;
+end $$;
+
+-- functions/cleanup.sql
+
+-- Refuses arguments that a clean-up cannot use.
+create or replace function absurd.require_cleanup(p_queue_name text, p_ttl_seconds integer, p_limit integer) returns void
+language plpgsql stable as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  if p_ttl_seconds is null or p_ttl_seconds < 0 then
+    raise exception 'ttl_seconds must be 0 or more, not %', coalesce(p_ttl_seconds::text, 'null') using errcode = 'AB012';
+  elsif p_limit is null or p_limit < 1 then
+    raise exception 'limit must be 1 or more, not %', coalesce(p_limit::text, 'null') using errcode = 'AB012';
+  end if;
+end $$;
+
+-- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts and idempotency keys; at most p_limit.
+-- A living task is never touched. Returns how many tasks were deleted.
+create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
+language plpgsql volatile as $$
+declare
+  v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
+  v_found uuid[] := '{}';
+  v_task_name text;
+begin
+  perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
+  for v_task_name in select n.task_name from absurd.task_names(p_queue_name) n loop
+    v_found := v_found || absurd.find_finished(p_queue_name, v_task_name, v_cutoff, p_limit - cardinality(v_found));
+    exit when cardinality(v_found) >= p_limit;
+  end loop;
+  return absurd.delete_tasks(v_found);
+end $$;
+
+-- Tasks of one name that ended before a moment, in order of spawning. It stops at the first one that was spawned after that moment:
+-- what follows cannot have ended before it. So the walk reads what is old, not what is there.
+create or replace function absurd.find_finished(p_queue_name text, p_task_name text, p_cutoff timestamptz, p_limit integer) returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+declare
+  v_found uuid[] := '{}';
+  v_task record;
+begin
+  for v_task in
+    select t.task_id, t.spawned_at, t.outcome, t.finished_at
+    from absurd.tasks t
+    where t.queue_name = p_queue_name and t.task_name = p_task_name
+    order by t.task_id
+  loop
+    exit when v_task.spawned_at > p_cutoff or cardinality(v_found) >= p_limit;
+    if v_task.outcome is not null and v_task.finished_at <= p_cutoff then
+      v_found := v_found || v_task.task_id;
+    end if;
+  end loop;
+  return v_found;
+end $$;
+
+-- Deletes tasks that have ended, and what belongs to them. One that somebody is retrying or deleting at this moment is left alone.
+create or replace function absurd.delete_tasks(p_task_ids uuid[]) returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_gone uuid[];
+begin
+  v_gone := array(
+    select l.task_id from (
+      select t.task_id from absurd.tasks t where t.task_id = any (p_task_ids) and t.outcome is not null
+      order by t.task_id for update skip locked) l);
+  delete from absurd.idempotency_keys k
+  using absurd.tasks t
+  where t.task_id = any (v_gone) and k.queue_name = t.queue_name and k.idempotency_key = t.idempotency_key and k.task_id = t.task_id;
+  delete from absurd.checkpoints c where c.task_id = any (v_gone);
+  delete from absurd.attempts a where a.task_id = any (v_gone);
+  delete from absurd.tasks t where t.task_id = any (v_gone);
+  return cardinality(v_gone);
+end $$;
+
+-- Deletes old events in the order of the log, up to the first that is too young.
+create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
+returns integer
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
+  v_found bigint[] := '{}';
+  v_count integer;
+  v_event record;
+begin
+  perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
+  for v_event in
+    select e.seq, e.emitted_at, e.delivered and (p_unclaimed or coalesce(e.claimed_at <= v_cutoff, false))
+      and not exists (select from absurd.waits w where w.queue_name = e.queue_name and w.event_name = e.event_name) as old
+    from absurd.events e
+    where e.queue_name = p_queue_name
+    order by e.seq
+  loop
+    exit when v_event.emitted_at > v_cutoff or cardinality(v_found) >= p_limit;
+    if v_event.old then
+      v_found := v_found || v_event.seq;
+    end if;
+  end loop;
+  -- skip locked: an event that is being claimed at this moment is not old
+  delete from absurd.events e
+  where e.seq in (select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- Deletes events that a wait or subscriber has claimed at least so many seconds ago; at most p_limit. Spares what nobody has claimed
+-- yet and every name that somebody waits for. Returns how many were deleted.
+create or replace function absurd.cleanup_events(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
+language sql volatile as $$
+  select absurd.delete_events(p_queue_name, p_ttl_seconds, p_limit, false)
+$$;
+
+-- The same for all events that were emitted so long ago, also those that nobody has claimed: a wait that comes later misses them.
+create or replace function absurd.purge_events(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
+language sql volatile as $$
+  select absurd.delete_events(p_queue_name, p_ttl_seconds, p_limit, true)
+$$;
+
+-- Cleans up one queue, or all, as the policy of each says.
+create or replace function absurd.cleanup_all_queues(p_queue_name text default null)
+returns table (queue_name text, tasks_deleted integer, events_deleted integer)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_queue record;
+begin
+  if p_queue_name is not null then
+    perform absurd.require_queue(p_queue_name);
+  end if;
+  for v_queue in
+    select q.queue_name, q.cleanup_limit, least(extract(epoch from q.cleanup_ttl), 2147483647)::integer as ttl
+    from absurd.queues q
+    where p_queue_name is null or q.queue_name = p_queue_name
+    order by q.queue_name
+  loop
+    return query select v_queue.queue_name, absurd.cleanup_tasks(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit),
+      absurd.cleanup_events(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit);
+  end loop;
+end $$;
+
+-- functions/surface_tasks.sql
+
+-- json as jsonb for clients that read it so. What jsonb cannot hold (a NUL character, half a surrogate pair, a number of a million
+-- digits) comes as {"$unreadable": "its text"}: a value that somebody stored must not make a claim raise.
+create or replace function absurd.readable_jsonb(p_value json) returns jsonb
+language plpgsql immutable parallel safe as $$
+begin
+  return p_value::jsonb;
+exception when data_exception or program_limit_exceeded then
+  return jsonb_build_object('$unreadable', p_value::text);
+end $$;
+
+-- Spawns a task. A known idempotency key returns the first task with created = false.
+create or replace function absurd.spawn_task(p_queue_name text, p_task_name text, p_params jsonb, p_options jsonb default '{}')
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_spawned record;
+begin
+  select * into v_spawned
+  from absurd.spawn_tasks(array[p_queue_name], array[absurd.make_id()], array[absurd.make_id()], array[p_task_name],
+    array[p_params::json], array[null]::json[], array[coalesce(p_options, '{}')], array[p_options ->> 'idempotency_key']);
+  if v_spawned.status <> 'ok' then
+    raise exception '%', v_spawned.message
+      using errcode = case v_spawned.status when 'no_queue' then 'AB010' when 'too_large' then 'AB013' else 'AB012' end;
+  end if;
+  return query select v_spawned.task_id, v_spawned.run_id, v_spawned.attempt, v_spawned.created;
+end $$;
+
+-- State of a task, with its result or the failure that ended it. No row: the queue has no such task.
+create or replace function absurd.get_task_result(p_queue_name text, p_task_id uuid)
+returns table (task_id uuid, state text, result jsonb, failure_reason jsonb)
+language sql stable as $$
+  select t.task_id, coalesce(t.outcome, r.state, 'pending'), absurd.readable_jsonb(t.result), absurd.readable_jsonb(a.failure)
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  left join absurd.attempts a on a.run_id = t.run_id and t.outcome is not null
+  where t.task_id = p_task_id and t.queue_name = p_queue_name
+$$;
+
+-- functions/surface_runs.sql
+
+-- Locks a run that the caller says to hold and returns it; raises AB001 or AB002 if it is no longer the caller's.
+-- Clients of these functions know no epoch: the fence rests on the run's id and its state.
+create or replace function absurd.hold_run(p_what text, p_queue_name text, p_run_id uuid, p_task_id uuid default null) returns absurd.runs
+language plpgsql volatile as $$
+declare
+  v_status text;
+  v_run absurd.runs;
+begin
+  perform absurd.require_read_committed(p_what);
+  v_status := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[null]::integer[]))[1];
+  if v_status <> 'ok' then
+    perform absurd.raise_lost(p_run_id, v_status);
+  end if;
+  select * into v_run from absurd.runs r where r.run_id = p_run_id;
+  if v_run.queue_name is distinct from p_queue_name then
+    raise exception 'queue "%" has no run %', p_queue_name, p_run_id using errcode = 'AB011';
+  elsif v_run.task_id <> p_task_id then
+    raise exception 'run % belongs to task %, not to task %', p_run_id, v_run.task_id, p_task_id using errcode = 'AB011';
+  end if;
+  return v_run;
+end $$;
+
+-- Claims up to p_qty ready runs for p_claim_timeout seconds (0: until they end). Best priority first, then the longest ready.
+-- Clients of this function may be the only ones here, so it first does what a sweeping worker would do: wakes sleepers, ends what
+-- expired, in bounded pieces that cost an index look-up each when nothing is due.
+-- wake_event: the event whose arrival or timeout woke the run; event_payload: what arrived, SQL null after a timeout.
+create or replace function absurd.claim_task(p_queue_name text, p_worker_id text, p_claim_timeout integer default 30, p_qty integer default 1)
+returns table (
+  run_id uuid, task_id uuid, attempt integer, task_name text, params jsonb, retry_strategy jsonb, max_attempts integer, headers jsonb,
+  wake_event text, event_payload jsonb)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_run_ids uuid[];
+begin
+  perform absurd.require_read_committed('claim_task');
+  perform absurd.require_queue(p_queue_name);
+  if coalesce(p_claim_timeout, 0) < 0 then
+    raise exception 'claim_timeout must be 0 (no expiry) or more seconds, not %', p_claim_timeout using errcode = 'AB012';
+  elsif p_qty < 1 then
+    raise exception 'qty must be 1 or more, not %', p_qty using errcode = 'AB012';
+  end if;
+  perform absurd.deliver_late();
+  perform absurd.expire_deadlines();
+  perform absurd.expire_leases();
+  perform absurd.promote_due(p_queue_name);
+  v_run_ids := array(
+    select c.run_id from absurd.claim_runs(p_queue_name, p_worker_id, nullif(coalesce(p_claim_timeout, 30), 0), coalesce(p_qty, 1)) c);
+  return query
+    select r.run_id, r.task_id, r.attempt, t.task_name, absurd.readable_jsonb(t.params), t.retry_strategy, t.max_attempts,
+      absurd.readable_jsonb(t.headers), r.wake_event, absurd.woken_by(r)
+    from absurd.runs r
+    join absurd.tasks t on t.task_id = r.task_id
+    where r.run_id = any (v_run_ids)
+    order by r.priority desc, r.available_at, r.run_id;
+end $$;
+
+-- The payload of the event that woke a run: the checkpoint that its arrival wrote at the moment at which it made the run ready.
+-- SQL null if no event did.
+create or replace function absurd.woken_by(p_run absurd.runs) returns jsonb
+language sql stable as $$
+  select absurd.readable_jsonb(c.state)
+  from absurd.checkpoints c
+  left join absurd.events e on e.seq = c.event_seq
+  where p_run.wake_event is not null and c.task_id = p_run.task_id and c.kind = 'event' and c.owner_run_id = p_run.run_id
+    and c.completed_at = p_run.available_at and (e.seq is null or e.event_name = p_run.wake_event)
+  order by c.event_seq desc
+  limit 1
+$$;
+
+-- Ends a run with a result: its task is completed.
+create or replace function absurd.complete_run(p_queue_name text, p_run_id uuid, p_state jsonb default null) returns void
+language plpgsql volatile as $$
+declare
+  v_run absurd.runs := absurd.hold_run('complete_run', p_queue_name, p_run_id);
+begin
+  perform absurd.require_size(p_queue_name, format('result of task %s', v_run.task_id), p_state::json);
+  perform absurd.complete_runs(array[v_run.task_id], array[p_run_id], array[v_run.epoch], array[p_state::json]);
+end $$;
+
+-- Ends an attempt with a failure. The next one follows the task's strategy, or comes at p_retry_at; without attempts left the task
+-- has failed.
+create or replace function absurd.fail_run(p_queue_name text, p_run_id uuid, p_reason jsonb, p_retry_at timestamptz default null) returns void
+language plpgsql volatile as $$
+declare
+  v_run absurd.runs := absurd.hold_run('fail_run', p_queue_name, p_run_id);
+begin
+  if not isfinite(p_retry_at) then
+    raise exception 'retry_at must be a moment, not %', p_retry_at using errcode = 'AB012';
+  end if;
+  perform absurd.fail_runs(array[v_run.task_id], array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
+end $$;
+
+-- Puts a running run to sleep until a moment. A moment that has passed makes it ready at once.
+create or replace function absurd.schedule_run(p_queue_name text, p_run_id uuid, p_wake_at timestamptz) returns void
+language plpgsql volatile as $$
+declare
+  v_run absurd.runs := absurd.hold_run('schedule_run', p_queue_name, p_run_id);
+begin
+  if p_wake_at is null or not isfinite(p_wake_at) then
+    raise exception 'wake_at must be a moment, not %', coalesce(p_wake_at::text, 'null') using errcode = 'AB012';
+  end if;
+  perform absurd.put_back(v_run.run_id, case when p_wake_at > absurd.current_time() then 'sleeping' else 'pending' end, p_wake_at, 0);
+end $$;
+
+-- Renews a lease: it ends not before so many seconds from now. One without expiry stays so.
+create or replace function absurd.extend_claim(p_queue_name text, p_run_id uuid, p_extend_by integer) returns void
+language plpgsql volatile as $$
+declare
+  v_run absurd.runs := absurd.hold_run('extend_claim', p_queue_name, p_run_id);
+begin
+  if p_extend_by is null or p_extend_by < 1 then
+    raise exception 'extend_by must be 1 or more seconds, not %', coalesce(p_extend_by::text, 'null') using errcode = 'AB012';
+  end if;
+  update absurd.runs r
+  set lease_expires_at = greatest(r.lease_expires_at, absurd.current_time() + make_interval(secs => p_extend_by))
+  where r.run_id = v_run.run_id and r.lease_expires_at is not null;
+end $$;
+
+-- functions/surface_checkpoints.sql
+
+-- Records a step of a running task, or records it anew: the run that holds the task has the last word, an earlier attempt has none.
+-- An arrival that the database recorded stays as it is. p_extend_claim_by renews the lease too, in seconds.
+create or replace function absurd.set_task_checkpoint_state(
+  p_queue_name text, p_task_id uuid, p_step_name text, p_state jsonb, p_owner_run uuid, p_extend_claim_by integer default null)
+returns void
+language plpgsql volatile as $$
+declare
+  v_run absurd.runs := absurd.hold_run('set_task_checkpoint_state', p_queue_name, p_owner_run, p_task_id);
+  v_problem text := absurd.name_error('step name', p_step_name);
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform absurd.require_size(p_queue_name, format('state of step "%s"', p_step_name), p_state::json);
+  insert into absurd.checkpoints (task_id, step_name, state, owner_run_id, completed_at)
+  values (v_run.task_id, p_step_name, coalesce(p_state, 'null')::json, p_owner_run, absurd.current_time())
+  on conflict (task_id, step_name) do update
+  set state = excluded.state, owner_run_id = excluded.owner_run_id, completed_at = excluded.completed_at
+  where checkpoints.kind = 'step';
+  if p_extend_claim_by is not null then
+    perform absurd.extend_claim(p_queue_name, p_owner_run, p_extend_claim_by);
+  end if;
+end $$;
+
+-- What was recorded under a step name: a step, or the payload of an awaited event. No row: nothing, or a timeout, which is no
+-- value (await_event() answers it). Whatever is here is committed; p_include_pending asks for nothing more.
+create or replace function absurd.get_task_checkpoint_state(
+  p_queue_name text, p_task_id uuid, p_step_name text, p_include_pending boolean default false)
+returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
+language sql stable as $$
+  select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
+  from absurd.tasks t
+  join absurd.checkpoints c on c.task_id = t.task_id and c.step_name = p_step_name
+  where t.task_id = p_task_id and t.queue_name = p_queue_name and c.kind <> 'timeout'
+$$;
+
+-- The attempt that a run of a task is or was, whether it lives, failed or completed the task.
+create or replace function absurd.attempt_of(p_task_id uuid, p_run_id uuid) returns integer
+language sql stable as $$
+  select coalesce(
+    (select r.attempt from absurd.runs r where r.run_id = p_run_id and r.task_id = p_task_id),
+    (select a.attempt from absurd.attempts a where a.run_id = p_run_id and a.task_id = p_task_id),
+    (select t.attempt from absurd.tasks t where t.task_id = p_task_id and t.run_id = p_run_id))
+$$;
+
+-- The same for all that was recorded by the attempt of a run and by those before it, in the order in which it was recorded.
+create or replace function absurd.get_task_checkpoint_states(p_queue_name text, p_task_id uuid, p_run_id uuid)
+returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
+language plpgsql stable as $$
+#variable_conflict use_column
+declare
+  v_attempt integer := absurd.attempt_of(p_task_id, p_run_id);
+begin
+  if v_attempt is null or not exists (select from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name) then
+    raise exception 'queue "%" has no run % of a task %', p_queue_name, p_run_id, p_task_id using errcode = 'AB011';
+  end if;
+  return query
+    select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
+    from absurd.checkpoints c
+    where c.task_id = p_task_id and c.kind <> 'timeout'
+      and (c.owner_run_id = p_run_id or coalesce(absurd.attempt_of(p_task_id, c.owner_run_id) <= v_attempt, true))
+    order by c.completed_at, c.position, c.step_name;
+end $$;
+
+-- functions/surface_events.sql
+
+-- Waits for an event from a running task. should_suspend: the run sleeps now; stop, and claim it again when the event or the timeout
+-- (seconds) has come. Else payload is the event's, json null if it has none; SQL null says that the timeout came first, now and on
+-- every replay.
+-- Locks: the event's name, shared, before the run, as everybody who takes both. An emit of that name in an open transaction is
+-- waited for.
+create or replace function absurd.await_event(
+  p_queue_name text, p_task_id uuid, p_run_id uuid, p_step_name text, p_event_name text, p_timeout integer default null)
+returns table (should_suspend boolean, payload jsonb)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_problem text := coalesce(absurd.name_error('step name', p_step_name), absurd.name_error('event name', p_event_name),
+    case when p_timeout < 0 then format('timeout must be 0 or more seconds, not %s', p_timeout) end);
+  v_run absurd.runs;
+  v_checkpoint absurd.checkpoints;
+  v_arrival record;
+  v_status text;
+  v_wait json := json_build_object('step', p_step_name, 'queue', p_queue_name, 'event', p_event_name);
+begin
+  perform absurd.require_read_committed('await_event');
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform absurd.require_queue(p_queue_name);
+  perform pg_advisory_xact_lock_shared(absurd.event_lock_key(p_queue_name, p_event_name));
+  v_run := absurd.hold_run('await_event', p_queue_name, p_run_id, p_task_id);
+  select * into v_checkpoint from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name;
+  if found then
+    return query select false, case when v_checkpoint.kind <> 'timeout' then absurd.readable_jsonb(v_checkpoint.state) end;
+    return;
+  end if;
+  select * into v_arrival from absurd.find_arrival(v_wait);
+  if v_arrival.status = 'found' then
+    perform absurd.record_arrivals(p_task_id, p_run_id, json_build_array(
+      json_build_array(p_step_name, 0, v_arrival.kind, v_arrival.state, v_arrival.event_seq)));
+    return query select false, absurd.readable_jsonb(v_arrival.state);
+    return;
+  end if;
+  v_status := absurd.suspend_run(p_task_id, p_run_id, 0, 1, json_build_array(v_wait),
+    absurd.current_time() + make_interval(secs => p_timeout), p_step_name, 'timeout');
+  if v_status <> 'ok' then
+    raise exception 'event "%" of queue "%" cannot be awaited: %', p_event_name, p_queue_name, v_status using errcode = 'AB012';
+  end if;
+  return query select true, null::jsonb;
+end $$;
+
+-- Emits an event in the caller's transaction: a rollback takes it back. Waits see the first emission of a name.
+create or replace function absurd.emit_event(p_queue_name text, p_event_name text, p_payload jsonb default null) returns void
+language plpgsql volatile as $$
+begin
+  perform absurd.append_event(p_queue_name, p_event_name, p_payload::json);
 end $$;
 
 -- functions/inspect_tasks.sql
@@ -2420,5 +2990,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:a628bf692f1d90cd';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:40a8f94a256bb593';
 commit;
