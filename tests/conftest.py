@@ -20,6 +20,8 @@ import pytest
 from psycopg import conninfo, sql
 
 from absurd import devdb, schema
+from absurd.devdb.account import choose_account
+from absurd.devdb.paths import socket_directory
 
 SERVER_URL_VARIABLE = "ABSURD_TEST_DATABASE_URL"
 BINARIES_VARIABLE = "ABSURD_TEST_POSTGRES_BIN"
@@ -119,6 +121,7 @@ def short_directory() -> Iterator[Path]:
     yield directory
     for data in directory.rglob("data"):
         devdb.Server(data.parent).stop("immediate")
+        shutil.rmtree(socket_directory(data.parent, choose_account(data)), ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)
 
 
