@@ -7,12 +7,14 @@ both are refused here, by the path at which they stand.
 
 from __future__ import annotations
 
+import enum
 import functools
 import json
 import math
 import re
 import types
 import typing
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -79,9 +81,6 @@ def _encode_slowly(value: Any, what: str, error: BaseException | None) -> str:
 
 def _as_json(value: Any) -> Any:
     """What orjson converts by itself, for the standard library."""
-    import enum
-    import uuid
-
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, enum.Enum):
@@ -99,18 +98,19 @@ def _refuse_unstorable(value: Any, what: str, path: str, depth: int) -> None:
         raise SerializationError(f"{what} holds {value!r} at {path}, which JSON has no way to write; use None or a string")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if not isinstance(key, str):
-                raise SerializationError(f"{what} has the key {key!r} ({type(key).__name__}) at {path}; JSON keys are strings")
-            _refuse_text(key, what, path)
+            _refuse_key(key, what, path)
             _refuse_unstorable(item, what, f"{path}.{key}", depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _refuse_unstorable(item, what, f"{path}[{index}]", depth + 1)
-    elif value is not None and not isinstance(value, (int, float)):
-        try:
-            _as_json(value)
-        except TypeError:
-            raise SerializationError(_no_json(value, what, path)) from None
+    elif value is not None and not isinstance(value, (int, float, uuid.UUID, enum.Enum)):
+        raise SerializationError(_no_json(value, what, path))
+
+
+def _refuse_key(key: Any, what: str, path: str) -> None:
+    if not isinstance(key, str):
+        raise SerializationError(f"{what} has the key {key!r} ({type(key).__name__}) at {path}; JSON keys are strings")
+    _refuse_text(key, what, path)
 
 
 def _refuse_text(value: str, what: str, path: str) -> None:
@@ -131,7 +131,7 @@ def _no_json(value: Any, what: str, path: str) -> str:
     name = type(value).__name__
     hint = "return plain dicts, lists, strings, numbers, booleans or None"
     if hasattr(value, "__dataclass_fields__") or hasattr(value, "model_dump") or hasattr(value, "isoformat"):
-        hint = f"declare the type, as return annotation or with type={name}, or convert it yourself"
+        hint = f"declare the type, as return annotation or with result_type={name}, or convert it yourself"
     return f"{what} holds a value of type {name} at {path}, which is no JSON; {hint}"
 
 
@@ -151,13 +151,13 @@ class Codec(Protocol):
 class PlainCodec:
     """Values without a declared type: JSON as it is."""
 
-    def encode(self, value: Any, what: str) -> str:
+    def encode(self, value: Any, what: str) -> str:  # noqa: D102
         return encode(value, what)
 
-    def decode(self, text: str, what: str) -> Any:
+    def decode(self, text: str, what: str) -> Any:  # noqa: D102
         return decode(text)
 
-    def load(self, value: Any, what: str) -> Any:
+    def load(self, value: Any, what: str) -> Any:  # noqa: D102
         return value
 
 
@@ -168,20 +168,20 @@ class TypedCodec:
         self._adapter = adapter
         self._name = name
 
-    def encode(self, value: Any, what: str) -> str:
+    def encode(self, value: Any, what: str) -> str:  # noqa: D102
         try:
             plain = self._adapter.dump_python(self._adapter.validate_python(value), mode="json")
         except Exception as error:
             raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
         return encode(plain, what)
 
-    def decode(self, text: str, what: str) -> Any:
+    def decode(self, text: str, what: str) -> Any:  # noqa: D102
         try:
             return self._adapter.validate_json(text)
         except Exception as error:
             raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
 
-    def load(self, value: Any, what: str) -> Any:
+    def load(self, value: Any, what: str) -> Any:  # noqa: D102
         return self.decode(encode(value, what), what)
 
 

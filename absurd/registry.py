@@ -76,7 +76,7 @@ class Registry:
         definition = TaskDefinition(
             name=name,
             handler=handler,
-            is_async=inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)),
+            is_async=inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__),
             params=first_parameter_codec(handler),
             result=return_codec(handler),
             defaults=defaults,

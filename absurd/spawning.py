@@ -1,4 +1,4 @@
-"""From what a caller says to a ``SpawnRequest``: defaults filled in, options checked, params encoded. For clients and contexts."""
+"""From what a caller says to a ``SpawnRequest``: defaults filled in, options checked, params encoded."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class CheckWaits:
 class Suspend:
     """Put the run to sleep until its time or its arrivals, whichever is first.
 
-    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes; ``wake_at`` or ``timeout`` (seconds).
+    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes: ``wake_at``, or that of ``timeout``,
+    in seconds.
     """
 
     holder: Holder
@@ -141,7 +142,10 @@ ENDINGS = (Complete, Fail, Suspend, Release)
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """How a write went: ``ok``, ``lost``, ``cancelled``, ``waiting``, ``no_queue``, ``no_task``, ``invalid``, ``too_large``; ``detail`` by kind."""
+    """How a write went; ``detail`` depends on its kind.
+
+    ``ok``, ``lost``, ``cancelled``; ``waiting`` (nothing decided yet); ``no_queue``, ``no_task``, ``invalid``, ``too_large``.
+    """
 
     status: str
     detail: Any = None
@@ -153,8 +157,12 @@ OK = WriteResult("ok")
 class WriteFuture(Protocol):
     """Where an answer goes: an ``asyncio.Future`` of the engine's loop or a ``concurrent.futures.Future``."""
 
-    def set_result(self, result: WriteResult, /) -> None: ...
+    def set_result(self, result: WriteResult, /) -> None:
+        """Takes the answer."""
 
-    def set_exception(self, exception: BaseException, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Takes an error."""
 
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether it has one of them."""
+        ...

@@ -1,8 +1,8 @@
 """Generates the async half of what is written once: absurd/context/aio.py from absurd/context/sync.py.
 
-``python scripts/build_async.py`` writes it, ``--check`` only says whether it is fresh. The methods of a context do nothing but hand
-the generators of the core to their shell, so the translation is: methods become async, and what the shell returns is awaited.
-``step`` stays as it is: it returns what its shell returns, or a decorator.
+``python scripts/build_async.py`` writes it, ``--check`` only says whether it is fresh. The methods of a context do nothing but
+hand the generators of the core to their shell, so the translation is: methods become async, and what the shell returns is
+awaited. ``step`` stays as it is: it returns what its shell returns, or a decorator.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ REPLACEMENTS = (
     ),
     ("class Context(SyncShell)", "class AsyncContext(AsyncShell)"),
     ("from absurd.context.sync_shell import SyncShell", "from absurd.context.async_shell import AsyncShell"),
-    ("``fn(*args)``", "``fn(*args)`` (awaited if it is async)"),
-    ("``fn(connection, *args)``", "``fn(connection, *args)`` (awaited if it is async)"),
+    ("Runs ``fn(*args)`` once", "Runs ``fn(*args)``, awaited if it is async, once"),
+    ("Runs ``fn(connection, *args)`` in", "Runs ``fn(connection, *args)``, awaited if it is async, in"),
     ("The connection is a ``psycopg.Connection``", "The connection is a ``psycopg.AsyncConnection``"),
 )
 
@@ -48,9 +48,11 @@ def _method(text: str) -> str:
 
 
 def main() -> None:
+    """Writes the file, or checks it."""
     text = translate(SOURCE.read_text())
-    ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(TARGET), "-"]
-    text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    for command in (["check", "--quiet", "--fix", "--select", "I"], ["format"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(TARGET), "-"]
+        text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     if "--check" not in sys.argv:
         TARGET.write_text(text)
     elif not TARGET.exists() or TARGET.read_text() != text:

@@ -104,7 +104,7 @@ class BaseContext:
         """``print`` that is silent during replay, so that each line appears once."""
         if not self.is_replaying:
             options.setdefault("flush", True)
-            builtins.print(*values, **options)
+            builtins.print(*values, **options)  # noqa: T201
 
 
 class ReplayAwareLogger(logging.LoggerAdapter[logging.Logger]):
@@ -122,7 +122,7 @@ class ReplayAwareLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logging.getLogger(f"absurd.task.{run.task_name}"), identity)
         self._history = core.history
 
-    def isEnabledFor(self, level: int) -> bool:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         """Whether a record of that level would be written now."""
         return not self._history.is_replaying and super().isEnabledFor(level)
 

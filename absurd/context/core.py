@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, return_codec
@@ -28,7 +28,7 @@ from absurd.errors import (
     RunLost,
     RunSuspended,
     TaskNotFoundError,
-    TimeoutError,
+    TimeoutError,  # noqa: A004
 )
 from absurd.registry import check_name
 from absurd.types import Checkpoint, ClaimedRun, SpawnRequest
@@ -195,7 +195,7 @@ class Core:
 
     def now(self) -> Steps:
         """``ctx.now``."""
-        return self.own_step("now", lambda: datetime.now(timezone.utc), codec_for(datetime))
+        return self.own_step("now", lambda: datetime.now(UTC), codec_for(datetime))
 
     def random(self) -> Steps:
         """``ctx.random``."""

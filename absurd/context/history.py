@@ -1,4 +1,4 @@
-"""What a task has done before: its checkpoints, handed out as replay asks for them, and a watch on code that changed meanwhile."""
+"""What a task has done before: its checkpoints, handed out as replay asks for them. It notices code that changed meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the core of a context asks its shell to do. The core is a generator that yields these; a shell performs them, blocking or awaiting."""
+"""What the core of a context asks its shell to do.
+
+The core is made of generators that yield these; a shell performs them, blocking or awaiting.
+"""
 
 from __future__ import annotations
 

@@ -26,19 +26,21 @@ class Context(SyncShell):
         name: str | Callable[..., T],
         fn: Callable[..., T] | None = None,
         *args: Any,
-        type: Any = None,
+        result_type: Any = None,
         retries: int = 0,
         retry_delay: float = 1.0,
         backoff: float = 2.0,
     ) -> Any:
-        """Runs ``fn(*args)`` once in the life of the task: its result is recorded, and returned on every replay.
+        """Runs ``fn(*args)`` once in the life of the task.
+
+        Its result is recorded, and returned on every replay.
 
         Without ``fn`` it is a decorator, ``@ctx.step`` or ``@ctx.step("name")``: each call of the decorated function is a step.
 
         Args:
             name: identifies the step; a name that is used again becomes ``name#2``.
-            fn: does the work; its result must be JSON, or fit its return annotation or ``type``.
-            type: the result's type (dataclass, TypedDict, pydantic model, …), when the annotation of ``fn`` does not say it.
+            fn: does the work; its result must be JSON, or fit its return annotation or ``result_type``.
+            result_type: the result's type (dataclass, TypedDict, pydantic model, …), if the annotation of ``fn`` does not say it.
             retries: how often to call ``fn`` again at once, within this run, when it raises.
             retry_delay: seconds before the first of these, multiplied by ``backoff`` each time. The worker slot stays taken.
 
@@ -53,19 +55,21 @@ class Context(SyncShell):
                 @functools.wraps(function)
                 def call(*call_args: Any, **options: Any) -> Any:
                     work = functools.partial(function, **options) if options else function
-                    return self._drive(self._core.step(name, work, call_args, type, retries, retry_delay, backoff))
+                    return self._drive(self._core.step(name, work, call_args, result_type, retries, retry_delay, backoff))
 
                 return call
 
             return decorate
-        return self._drive(self._core.step(name, fn, args, type, retries, retry_delay, backoff))
+        return self._drive(self._core.step(name, fn, args, result_type, retries, retry_delay, backoff))
 
-    def transaction(self, name: str, fn: Callable[..., T], *args: Any, type: Any = None) -> T:
-        """Runs ``fn(connection, *args)`` in a transaction of the task database that also records the step: exactly once.
+    def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:
+        """Runs ``fn(connection, *args)`` in a transaction of the task database.
+
+        The step is recorded in the same transaction: its effect happens exactly once.
 
         The connection is a ``psycopg.Connection``; do not commit or roll back on it. What fn raises rolls everything back.
         """
-        result: T = self._drive(self._core.transaction(name, fn, args, type))
+        result: T = self._drive(self._core.transaction(name, fn, args, result_type))
         return result
 
     def now(self) -> datetime:
@@ -152,7 +156,10 @@ class Context(SyncShell):
         headers: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> ChildTask:
-        """Spawns a child task, exactly once. Options as of ``Absurd.spawn``; the queue is the parent's unless something says otherwise."""
+        """Spawns a child task, exactly once.
+
+        Options as of ``Absurd.spawn``; the queue is the parent's unless something says otherwise.
+        """
         options = SpawnOptions(
             queue, delay, available_at, priority, max_attempts, retry, cancellation, headers, idempotency_key, self.task_id
         )

@@ -25,7 +25,8 @@ from absurd.writes import (
 )
 
 _CLAIM = """
-select task_id, run_id, epoch, attempt, task_name, params, headers, max_attempts, parent_task_id, deadline_at, checkpoint_count, checkpoints
+select task_id, run_id, epoch, attempt, task_name, params, headers, max_attempts, parent_task_id, deadline_at,
+  checkpoint_count, checkpoints
 from absurd.claim_runs(%s, %s, %s::float8, %s::int)"""
 
 

@@ -52,7 +52,7 @@ def sweep() -> Query[tuple[int, int, int, int]]:
 def queue_limits(queue_names: Sequence[str]) -> Query[dict[str, int]]:
     """The payload limit, in bytes, of each of these queues that exists."""
     sql = "select queue_name, max_payload_bytes from absurd.queues where queue_name = any (%s::text[])"
-    return Query(sql, (list(queue_names),), lambda rows: {name: limit for name, limit in rows})
+    return Query(sql, (list(queue_names),), lambda rows: dict(rows))
 
 
 def queue_channel(queue_name: str) -> Query[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,7 +122,8 @@ class Engine:
             missing = [queue for queue in self._options.queues if queue not in self._limits]
             if missing:
                 raise QueueNotFoundError(
-                    f'queue "{missing[0]}" does not exist; create it with: absurdctl create-queue {missing[0]!r}, or app.create_queue()'
+                    f'queue "{missing[0]}" does not exist; '
+                    f"create it with: absurdctl create-queue {shlex.quote(missing[0])}, or app.create_queue()"
                 )
             await asyncio.to_thread(self._leases.start)
         except BaseException:
@@ -174,10 +177,8 @@ class Engine:
                 await asyncio.wait([self._writing])
 
     async def _wait_for_change(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), max(seconds, 0))
-        except asyncio.TimeoutError:
-            pass
         self._changed.clear()
 
     async def _read_limits(self) -> None:

@@ -1,7 +1,7 @@
-"""The worker's sign of life, on a thread and a connection of its own: user code may block the event loop, but must not cost a lease.
+"""The worker's sign of life, on a thread and a connection of its own: user code may block the event loop, but not the leases.
 
-Its session holds an advisory lock by which the other workers see at once that this process has died. It also sweeps: leases that ran
-out elsewhere, deadlines, dead workers.
+Its session holds an advisory lock by which the other workers see at once that this process has died. It also sweeps: leases
+that ran out elsewhere, deadlines, dead workers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from absurd.errors import InvalidOptionError
 from absurd.types import DEFAULT_QUEUE
 
-# How many tasks one process runs at a time unless told otherwise: enough to hide waiting, few enough for threads of sync handlers.
+# How many tasks one process runs at a time unless told otherwise: enough to hide waiting, few enough for threads.
 DEFAULT_CONCURRENCY = 32
 
 
@@ -44,7 +44,7 @@ class WorkerOptions:
     worker_id: str = field(default_factory=make_worker_id)
 
     def __post_init__(self) -> None:
-        if not self.queues or isinstance(self.queues, str):
+        if not isinstance(self.queues, (tuple, list)) or not self.queues:
             raise InvalidOptionError(f"queues must be a list of at least one queue name, not {self.queues!r}")
         if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int) or not 1 <= self.concurrency <= 10_000:
             raise InvalidOptionError(f"concurrency must be a whole number from 1 to 10000, not {self.concurrency!r}")

@@ -63,10 +63,7 @@ class Supervisor:
             if process.poll() is None:
                 continue
             del self._processes[process]
-            if self._signal is None:
-                code = self._died(process, started)
-            else:
-                code = max(code, process.returncode)
+            code = self._died(process, started) if self._signal is None else max(code, process.returncode)
         return code
 
     def _died(self, process: subprocess.Popen[bytes], started: float) -> int:

@@ -1,5 +1,8 @@
-"""Threads for sync handlers. Daemons, unlike those of ``concurrent.futures``: a handler that hangs must not keep the process alive
-after its run has been handed back."""
+"""Threads for sync handlers.
+
+Daemons, unlike those of ``concurrent.futures``: a handler that hangs must not keep the process alive after its run has been
+handed back.
+"""
 
 from __future__ import annotations
 
