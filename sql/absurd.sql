@@ -330,6 +330,7 @@ language sql immutable parallel safe as $$
   select hashtextextended('absurd queue ' || p_queue_name, 0)
 $$;
 
+-- The key of one event name of a queue.
 create or replace function absurd.event_lock_key(p_queue_name text, p_event_name text) returns bigint
 language sql immutable parallel safe as $$
   select hashtextextended('absurd event ' || octet_length(p_queue_name) || ' ' || p_queue_name || ' ' || p_event_name, 0)
@@ -2990,5 +2991,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:40a8f94a256bb593';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:bc5869d666993d2d';
 commit;

@@ -26,6 +26,8 @@ DEVELOPMENT_SETTINGS: Mapping[str, str] = {
     "fsync": "on",
     "synchronous_commit": "on",
     "jit": "off",  # its start-up costs more than these short statements take
+    # The role is called like our schema: without this "$user" would put the user's own tables into it.
+    "search_path": "public",
     "log_line_prefix": "%m [%p] ",
 }
 

@@ -36,7 +36,10 @@ DEPENDENTS = """
       where d.refclassid = 'pg_proc'::regclass and d.refobjid = any(%(functions)s::bigint[]::oid[])
         and d.deptype in ('n', 'a') and not (d.classid = 'pg_proc'::regclass and d.objid = any(%(functions)s::bigint[]::oid[]))
     )
-    select pg_describe_object(d.classid, d.objid, d.objsubid) as description,
+    select coalesce(
+        (select pg_describe_object('pg_class'::regclass, r.ev_class, 0) from pg_rewrite r
+          where d.classid = 'pg_rewrite'::regclass and r.oid = d.objid),
+        pg_describe_object(d.classid, d.objid, d.objsubid)) as description,
       case d.classid
         when 'pg_attrdef'::regclass then (
           select format('alter table %%s alter column %%I drop default', f.adrelid::regclass, a.attname)
@@ -149,7 +152,7 @@ def _execute(conn: Connection, statement: str | None, dependent: Dependent) -> N
     except psycopg.Error as error:
         raise SchemaError(
             f"{dependent.description} uses a function of the schema absurd that changes with this upgrade, and cannot follow: "
-            f"{error}. Drop it, upgrade, and create it again."
+            f"{error.diag.message_primary}. Drop it, upgrade, and create it again."
         ) from error
 
 
@@ -159,5 +162,5 @@ def _drop(conn: Connection, function: Function) -> None:
     except psycopg.errors.DependentObjectsStillExist as error:
         raise SchemaError(
             f"The function absurd.{function.signature} changes with this upgrade, but something else in the database uses it: "
-            f"{error}. Drop that, upgrade, and create it again."
+            f"{error.diag.message_detail}. Drop that, upgrade, and create it again."
         ) from error

@@ -45,6 +45,7 @@ language sql immutable parallel safe as $$
   select hashtextextended('absurd queue ' || p_queue_name, 0)
 $$;
 
+-- The key of one event name of a queue.
 create or replace function absurd.event_lock_key(p_queue_name text, p_event_name text) returns bigint
 language sql immutable parallel safe as $$
   select hashtextextended('absurd event ' || octet_length(p_queue_name) || ' ' || p_queue_name || ' ' || p_event_name, 0)
