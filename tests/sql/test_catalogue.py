@@ -109,6 +109,8 @@ def test_every_function_and_table_is_in_the_schema_absurd_and_has_no_twin_by_acc
 
 def test_the_clock_can_be_set_for_a_session(conn: Connection) -> None:
     rows(conn, "set absurd.fake_now = '2024-02-29 12:00:00+00'")
-    assert row(conn, "select absurd.current_time()::text as now, absurd.get_schema_version() as version")["now"].startswith("2024-02-29")
+    assert row(conn, "select absurd.current_time()::text as now, absurd.get_schema_version() as version")["now"].startswith(
+        "2024-02-29"
+    )
     rows(conn, "reset absurd.fake_now")
     assert row(conn, "select absurd.current_time() > now() - interval '1 minute' as ok")["ok"]
