@@ -1101,8 +1101,8 @@ declare
   v_now timestamptz := absurd.current_time();
   v_wait record;
   v_arrival record;
-  v_arrivals json[] := '{}';
-  v_absent json[] := '{}';
+  v_arrivals json[] := '{}'::json[];
+  v_absent json[] := '{}'::json[];
   v_missing integer := coalesce(p_needed, 0);
 begin
   for v_wait in select w.value from json_array_elements(coalesce(p_waits, '[]')) as w(value) loop
@@ -1863,7 +1863,7 @@ create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds
 language plpgsql volatile as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found uuid[] := '{}';
+  v_found uuid[] := '{}'::uuid[];
   v_task_name text;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
@@ -1881,7 +1881,7 @@ language plpgsql stable
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
-  v_found uuid[] := '{}';
+  v_found uuid[] := '{}'::uuid[];
   v_task record;
 begin
   for v_task in
@@ -1927,7 +1927,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_so
 as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found bigint[] := '{}';
+  v_found bigint[] := '{}'::bigint[];
   v_count integer;
   v_event record;
 begin
@@ -2991,5 +2991,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:bc5869d666993d2d';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:276bd6b60023d65b';
 commit;

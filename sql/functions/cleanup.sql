@@ -16,7 +16,7 @@ create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds
 language plpgsql volatile as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found uuid[] := '{}';
+  v_found uuid[] := '{}'::uuid[];
   v_task_name text;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
@@ -34,7 +34,7 @@ language plpgsql stable
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
-  v_found uuid[] := '{}';
+  v_found uuid[] := '{}'::uuid[];
   v_task record;
 begin
   for v_task in
@@ -80,7 +80,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_so
 as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found bigint[] := '{}';
+  v_found bigint[] := '{}'::bigint[];
   v_count integer;
   v_event record;
 begin

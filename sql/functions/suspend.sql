@@ -125,8 +125,8 @@ declare
   v_now timestamptz := absurd.current_time();
   v_wait record;
   v_arrival record;
-  v_arrivals json[] := '{}';
-  v_absent json[] := '{}';
+  v_arrivals json[] := '{}'::json[];
+  v_absent json[] := '{}'::json[];
   v_missing integer := coalesce(p_needed, 0);
 begin
   for v_wait in select w.value from json_array_elements(coalesce(p_waits, '[]')) as w(value) loop
