@@ -1,0 +1,134 @@
+"""worker: runs the tasks of an application."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from absurd import schema
+from absurd.cli.command import command
+from absurd.cli.complete import complete_queue
+from absurd.cli.find_app import VARIABLE, find_app
+from absurd.cli.logs import LogFormat, LogLevel, set_up
+from absurd.cli.options import seconds
+from absurd.cli.session import Session
+from absurd.client.base import BaseClient
+from absurd.location import VARIABLES
+from absurd.worker import Supervisor, WorkerOptions, run_worker
+from absurd.worker.options import DEFAULT_CONCURRENCY
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        "-a",
+        "--app",
+        metavar="MODULE:ATTRIBUTE",
+        help=f"The application. Default: {VARIABLE}, else [tool.absurd] in pyproject.toml.",
+    ),
+]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-q",
+        "--queue",
+        metavar="QUEUE",
+        help="Queue to serve; may be repeated. Default: the app's and those of its tasks.",
+        autocompletion=complete_queue,
+    ),
+]
+Concurrency = Annotated[
+    int, typer.Option("-c", "--concurrency", metavar="N", min=1, max=10_000, help="Tasks at a time, per process.")
+]
+Processes = Annotated[int, typer.Option("--processes", metavar="N", min=1, max=1_000, help="Worker processes.")]
+Lease = Annotated[
+    float,
+    typer.Option("--lease", metavar="DURATION", help="How long a task stays with a worker that says nothing.", parser=seconds),
+]
+PollInterval = Annotated[
+    float, typer.Option("--poll-interval", metavar="DURATION", help="Time between looks when nobody notifies.", parser=seconds)
+]
+Grace = Annotated[
+    float, typer.Option("--grace", metavar="DURATION", help="How long running tasks may go on after SIGTERM.", parser=seconds)
+]
+Format = Annotated[LogFormat, typer.Option("--log-format", help="Form of the log on standard error.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="From which severity on to log.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this module."""
+    command(
+        app,
+        "worker",
+        worker,
+        "absurdctl worker --app myproject.tasks:app",
+        "absurdctl worker --queue orders --queue mail --concurrency 50 --processes 4",
+        "ABSURD_APP=myproject.tasks:app absurdctl worker --log-format json",
+        group="Workers",
+        takes_json=False,
+    )
+
+
+def worker(
+    session: Session,
+    app: App = None,
+    queue: Queues = None,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    processes: Processes = 1,
+    lease: Lease = 30.0,
+    poll_interval: PollInterval = 1.0,
+    grace: Grace = 30.0,
+    log_format: Format = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Run the tasks of an application until SIGTERM or Ctrl-C.
+
+    The first signal stops claiming and lets what runs end within --grace; a second one ends at once.
+    """
+    set_up(log_format, log_level)
+    if session.database is not None:
+        # An app that says nothing of its own, Absurd(), then means the same database in its tasks.
+        os.environ[VARIABLES[0]] = session.url
+    own = _arguments(session.database, app)
+    found = find_app(app)
+    if session.database is None:
+        session.database = found.database_url
+    options = WorkerOptions(
+        queues=tuple(queue or _queues(found)),
+        concurrency=concurrency,
+        lease_seconds=lease,
+        poll_interval=poll_interval,
+        grace_seconds=grace,
+    )
+    _check(session, options)
+    if processes == 1:
+        run_worker(found.registry, session.url, options)
+        return
+    own += [*(f"--queue={name}" for name in options.queues), f"--concurrency={concurrency}", f"--lease={lease}"]
+    own += [f"--poll-interval={poll_interval}", f"--grace={grace}", f"--log-format={log_format}", f"--log-level={log_level}"]
+    raise typer.Exit(Supervisor([sys.executable, "-m", "absurd", "worker", *own], processes).run())
+
+
+def _arguments(database: str | None, app: str | None) -> list[str]:
+    """What the processes of one worker are told of database and app: only what was on the command line.
+
+    The rest they find as this process did. A password from the environment does not get into a list of processes.
+    """
+    given = {"--database": database, "--app": app}
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def _queues(app: BaseClient) -> list[str]:
+    """The queue of the app, and those that its tasks name as theirs; each once."""
+    named = [definition.defaults.queue for definition in app.registry]
+    return list(dict.fromkeys([app.queue_name, *(name for name in named if name is not None)]))
+
+
+def _check(session: Session, options: WorkerOptions) -> None:
+    """What a worker cannot do without, said before it starts: database, schema, queues."""
+    with session.connection:
+        schema.check(session.connection)
+        for name in options.queues:
+            session.require_queue(name)
