@@ -102,7 +102,7 @@ def options_json(options: SpawnOptions) -> dict[str, Any]:
         "retry_strategy": strategy,
         "cancellation": _cancellation_json(options.cancellation),
         "priority": _whole("priority", options.priority, *PRIORITIES) or None,
-        "delay": _number("delay", options.delay, 0, MAX_SECONDS),
+        "delay": _number("delay", options.delay, 0, MAX_SECONDS) or None,
         "available_at": _moment(options.available_at),
         "parent_task_id": str(options.parent_task_id) if isinstance(options.parent_task_id, UUID) else None,
     }

@@ -1,0 +1,110 @@
+"""Durable tasks on PostgreSQL: steps, waits and events that survive crashes.
+
+The names are imported when they are first used, so that ``import absurd`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from absurd.client import Absurd, AsyncAbsurd, AsyncTaskHandle, TaskHandle
+    from absurd.context import AsyncContext, ChildTask, Context, get_current_context
+    from absurd.errors import (
+        AbsurdError,
+        ConfigurationError,
+        ContextError,
+        DatabaseError,
+        DatabaseUnavailableError,
+        EmbeddedPostgresError,
+        InvalidOptionError,
+        NonRetryableError,
+        PayloadTooLargeError,
+        QueueNotFoundError,
+        ReplayMismatchError,
+        SchemaError,
+        SerializationError,
+        TaskCancelledError,
+        TaskFailedError,
+        TaskNotFoundError,
+        TimeoutError,
+        ValidationError,
+    )
+    from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
+
+_HOMES = {
+    "client": ("Absurd", "AsyncAbsurd", "AsyncTaskHandle", "TaskHandle"),
+    "context": ("AsyncContext", "ChildTask", "Context", "get_current_context"),
+    "errors": (
+        "AbsurdError",
+        "ConfigurationError",
+        "ContextError",
+        "DatabaseError",
+        "DatabaseUnavailableError",
+        "EmbeddedPostgresError",
+        "InvalidOptionError",
+        "NonRetryableError",
+        "PayloadTooLargeError",
+        "QueueNotFoundError",
+        "ReplayMismatchError",
+        "SchemaError",
+        "SerializationError",
+        "TaskCancelledError",
+        "TaskFailedError",
+        "TaskNotFoundError",
+        "TimeoutError",
+        "ValidationError",
+    ),
+    "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Absurd",
+    "AbsurdError",
+    "AsyncAbsurd",
+    "AsyncContext",
+    "AsyncTaskHandle",
+    "Cancellation",
+    "ChildTask",
+    "ConfigurationError",
+    "Context",
+    "ContextError",
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "EmbeddedPostgresError",
+    "Event",
+    "InvalidOptionError",
+    "Json",
+    "NonRetryableError",
+    "PayloadTooLargeError",
+    "QueueNotFoundError",
+    "ReplayMismatchError",
+    "RetryStrategy",
+    "SchemaError",
+    "SerializationError",
+    "SpawnOptions",
+    "TaskCancelledError",
+    "TaskFailedError",
+    "TaskHandle",
+    "TaskNotFoundError",
+    "TaskResult",
+    "TaskState",
+    "TimeoutError",
+    "ValidationError",
+    "get_current_context",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'absurd' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"absurd.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
