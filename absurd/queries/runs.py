@@ -56,14 +56,18 @@ def _statuses(rows: list[Row]) -> list[WriteResult]:
     return [WriteResult(status) for status in rows[0][0]]
 
 
-def _fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[UUID], list[int]]:
+def _fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[int]]:
+    return [h.run_id for h in holders], [h.epoch for h in holders]
+
+
+def _task_fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[UUID], list[int]]:
     return [h.task_id for h in holders], [h.run_id for h in holders], [h.epoch for h in holders]
 
 
 def record_checkpoints(items: Sequence[RecordCheckpoint]) -> Query[list[WriteResult]]:
     """Records completed steps."""
     args = (
-        *_fences([i.holder for i in items]),
+        *_task_fences([i.holder for i in items]),
         [i.step_name for i in items],
         [i.position for i in items],
         [i.state for i in items],
@@ -82,7 +86,7 @@ def verify_checkpoint(holder: Holder, step_name: str) -> Query[str]:
 
 def complete_runs(items: Sequence[Complete]) -> Query[list[WriteResult]]:
     """Ends runs with a result."""
-    args = (*_fences([i.holder for i in items]), [i.result for i in items])
+    args = (*_task_fences([i.holder for i in items]), [i.result for i in items])
     return Query("select absurd.complete_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[])", args, _statuses)
 
 
@@ -94,15 +98,13 @@ def fail_runs(items: Sequence[Fail]) -> Query[list[WriteResult]]:
         [i.retryable for i in items],
         [i.retry_at for i in items],
     )
-    return Query(
-        "select absurd.fail_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[], %s::bool[], %s::timestamptz[])", args, _statuses
-    )
+    return Query("select absurd.fail_runs(%s::uuid[], %s::int[], %s::json[], %s::bool[], %s::timestamptz[])", args, _statuses)
 
 
 def release_runs(items: Sequence[Release]) -> Query[list[WriteResult]]:
     """Hands runs back without charging an attempt."""
     args = (*_fences([i.holder for i in items]), [i.delay for i in items], [i.note for i in items])
-    return Query("select absurd.release_runs(%s::uuid[], %s::uuid[], %s::int[], %s::float8[], %s::text[])", args, _statuses)
+    return Query("select absurd.release_runs(%s::uuid[], %s::int[], %s::float8[], %s::text[])", args, _statuses)
 
 
 def release_forgotten(worker_id: str, known_run_ids: Sequence[UUID]) -> Query[int]:
@@ -112,9 +114,7 @@ def release_forgotten(worker_id: str, known_run_ids: Sequence[UUID]) -> Query[in
 
 def extend_leases(holders: Sequence[Holder], seconds: float) -> Query[list[WriteResult]]:
     """Renews leases."""
-    return Query(
-        "select absurd.extend_leases(%s::uuid[], %s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses
-    )
+    return Query("select absurd.extend_leases(%s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses)
 
 
 def extend_lease_writes(items: Sequence[ExtendLease]) -> Query[list[WriteResult]]:
@@ -125,7 +125,7 @@ def extend_lease_writes(items: Sequence[ExtendLease]) -> Query[list[WriteResult]
 def check_waits(items: Sequence[CheckWaits]) -> Query[list[WriteResult]]:
     """Decides waits that can be decided at once; ``detail`` is the JSON text of the arrivals."""
     args = (
-        *_fences([i.holder for i in items]),
+        *_task_fences([i.holder for i in items]),
         [i.position for i in items],
         [i.needed for i in items],
         [_waits_json(i.waits) for i in items],
@@ -139,7 +139,7 @@ def check_waits(items: Sequence[CheckWaits]) -> Query[list[WriteResult]]:
 def suspend_runs(items: Sequence[Suspend]) -> Query[list[WriteResult]]:
     """Puts runs to sleep."""
     args = (
-        *_fences([i.holder for i in items]),
+        *_task_fences([i.holder for i in items]),
         [i.position for i in items],
         [i.needed for i in items],
         [_waits_json(i.waits) for i in items],
@@ -157,7 +157,7 @@ def suspend_runs(items: Sequence[Suspend]) -> Query[list[WriteResult]]:
 def emit_events(items: Sequence[EmitEvent]) -> Query[list[WriteResult]]:
     """Emits events from tasks, each with its checkpoint."""
     args = (
-        *_fences([i.holder for i in items]),
+        *_task_fences([i.holder for i in items]),
         [i.step_name for i in items],
         [i.position for i in items],
         [i.event_queue for i in items],

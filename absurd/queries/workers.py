@@ -63,3 +63,8 @@ def queue_channel(queue_name: str) -> Query[str]:
 def listen(channel: str) -> Query[None]:
     """Subscribes the session to a channel. LISTEN takes no parameters, so the name is quoted here, as an identifier."""
     return Query(f'listen "{channel.replace(chr(34), chr(34) * 2)}"', (), nothing)
+
+
+def set_lock_timeout(seconds: float) -> Query[None]:
+    """Lets the session's statements wait that long for a lock, and no longer."""
+    return Query("select set_config('lock_timeout', %s, false)", (f"{round(seconds * 1000)}ms",), nothing)

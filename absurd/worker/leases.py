@@ -28,6 +28,8 @@ logger = logging.getLogger("absurd.worker")
 
 # Seconds between looks. The others wait three seconds before they believe that a session is gone, so this has to be well below.
 TICK = 1.0
+# Seconds that a sweep waits for a row which somebody else has locked: the leases must not wait for it.
+LOCK_SECONDS = 0.5
 # Seconds between heartbeats of the worker's row.
 HEARTBEAT = 5.0
 
@@ -103,11 +105,12 @@ class LeaseKeeper:
         for holder, answer in zip(due, answers, strict=True):
             if answer.status == "ok":
                 self._renewed[holder.run_id] = now
-            else:
+            elif answer.status != "busy":
                 self._holder.lost(holder.run_id, answer.status)
 
     def _connect(self) -> psycopg.Connection[Any]:
         self._conn = connect(self._url, application_name="absurd worker: leases")
+        run(self._conn, queries.set_lock_timeout(LOCK_SECONDS))
         self._register(self._conn)
         return self._conn
 

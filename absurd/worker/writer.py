@@ -24,6 +24,7 @@ from absurd.db import connect_async, run_async, translate
 from absurd.errors import AbsurdError, DatabaseUnavailableError, RunLost
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
+from absurd.queries.workers import set_lock_timeout
 from absurd.types import ClaimedRun
 from absurd.writes import (
     ENDINGS,
@@ -50,7 +51,12 @@ BUSY_DELAYS = (0.002, 0.25)
 # Seconds between attempts to reach a database that went away.
 RECONNECT_DELAYS = (0.05, 1.0)
 # A deadlock or a serialization failure: the whole batch is repeated.
-TRANSIENT = ("40001", "40P01", "55P03", "57014")
+TRANSIENT = ("40001", "40P01")
+# Seconds that a batch waits for a row that somebody else has locked, such as a task that is being cancelled in a long transaction.
+# Then the batch is taken apart, the item concerned is put off, and its neighbours go on.
+LOCK_SECONDS = 0.5
+PUT_OFF_SECONDS = 1.0
+LOCKED = "55P03"
 
 # The order within a transaction. Whatever waits for row locks comes before whatever only tries for a lock, so that no two workers
 # wait for each other; checkpoints come before the endings that follow from them.
@@ -105,6 +111,7 @@ class Writer:
         self._signal_lock = threading.Lock()
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._stopping = False
+        self._put_off_runs: dict[UUID, list[Item]] = {}
         self.batches = 0
 
     # -- for those who write ------------------------------------------------------------------------------------------------
@@ -141,9 +148,11 @@ class Writer:
 
     # -- the loop -----------------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self) -> psycopg.AsyncConnection[Any]:
         """Connects; raises what keeps it from it."""
-        self._conn = await connect_async(self._url, application_name="absurd worker: writer")
+        self._conn = conn = await connect_async(self._url, application_name="absurd worker: writer")
+        await run_async(conn, set_lock_timeout(LOCK_SECONDS))
+        return conn
 
     async def run(self) -> None:
         """Writes until it is stopped and nothing is left."""
@@ -168,11 +177,20 @@ class Writer:
     async def _turn(self) -> None:
         while self._errands:
             await self._run_errand(*self._errands.popleft())
-        items = [self._items.popleft() for _ in range(min(len(self._items), MAX_BATCH))]
+        items = self._take_items()
         endings = sum(isinstance(item.write, ENDINGS) for item in items)
         claim = None if self._stopping else self._source.wanted_claim(endings)
         if items or claim is not None:
             await self._write(items, claim)
+
+    def _take_items(self) -> list[Item]:
+        items = [self._items.popleft() for _ in range(min(len(self._items), MAX_BATCH))]
+        if not self._put_off_runs:
+            return items
+        for item in items:
+            if item.write.holder.run_id in self._put_off_runs:
+                self._put_off(item)
+        return [item for item in items if item.write.holder.run_id not in self._put_off_runs]
 
     async def _run_errand(self, query: Query[Any], future: asyncio.Future[Any]) -> None:
         while not future.done():
@@ -245,21 +263,40 @@ class Writer:
             raise
 
     async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: psycopg.Error) -> None:
-        """Sends the items of a refused batch one by one; only those at fault are told so."""
-        if len(items) + (claim is not None) <= 1:
-            problem: AbsurdError = translate(error, self._url)
+        """Sends the items of a refused batch one by one; only those at fault are told so, or put off."""
+        if len(items) + (claim is not None) > 1:
+            waiting = self._put_off_runs
             for item in items:
-                if not item.future.done():
-                    item.future.set_exception(problem)
+                # What follows an item that was put off must not overtake it: a sleep would drop the step before it.
+                if item.write.holder.run_id in waiting:
+                    self._put_off(item)
+                else:
+                    await self._write([item], None)
             if claim is not None:
-                logger.error("a claim was refused: %s", problem)
-                self._source.take_claimed([])
-                await asyncio.sleep(RECONNECT_DELAYS[1])
+                await self._write([], claim)
             return
+        problem = translate(error, self._url)
         for item in items:
-            await self._write([item], None)
+            if error.sqlstate == LOCKED:
+                self._put_off(item)
+            elif not item.future.done():
+                item.future.set_exception(problem)
         if claim is not None:
-            await self._write([], claim)
+            logger.error("a claim was refused: %s", problem)
+            self._source.take_claimed([])
+            await asyncio.sleep(RECONNECT_DELAYS[1])
+
+    def _put_off(self, item: Item) -> None:
+        """Sends an item again later, and with it, in order, whatever else its run writes meanwhile."""
+        run_id = item.write.holder.run_id
+        if run_id not in self._put_off_runs:
+            self._put_off_runs[run_id] = []
+            self._loop.call_later(PUT_OFF_SECONDS, self._resume, run_id)
+        self._put_off_runs[run_id].append(item)
+
+    def _resume(self, run_id: UUID) -> None:
+        self._items.extend(self._put_off_runs.pop(run_id))
+        self._wake.set()
 
     def _answer(self, item: Item, answer: WriteResult) -> None:
         if answer.status == "busy":
@@ -289,11 +326,8 @@ class Writer:
                 await self._conn.close()
                 self._conn = None
             try:
-                await self.open()
-                assert self._conn is not None
-                forgotten = await run_async(
-                    self._conn, queries.release_forgotten(self._source.worker_id, self._source.known_run_ids())
-                )
+                lost = queries.release_forgotten(self._source.worker_id, self._source.known_run_ids())
+                forgotten = await run_async(await self.open(), lost)
                 if forgotten:
                     logger.info("handed back %s run(s) whose claim was never answered", forgotten)
                 return
@@ -303,7 +337,7 @@ class Writer:
                 delay = min(delay * 2, RECONNECT_DELAYS[1])
 
     def _fail_rest(self) -> None:
-        for item in self._items:
+        for item in [*self._items, *(item for items in self._put_off_runs.values() for item in items)]:
             if not item.future.done():
                 item.future.set_exception(RunLost("the worker has stopped"))
         self._items.clear()

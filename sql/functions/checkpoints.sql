@@ -5,7 +5,7 @@ returns text[]
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
   select i.task_id, i.step_name, i.position, i.state, i.run_id, v_now
@@ -21,7 +21,7 @@ end $$;
 create or replace function absurd.verify_checkpoint(p_task_id uuid, p_run_id uuid, p_epoch integer, p_step_name text) returns text
 language plpgsql volatile as $$
 declare
-  v_status text := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[p_epoch]))[1];
+  v_status text := (absurd.fence_runs(array[p_run_id], array[p_epoch]))[1];
 begin
   if v_status = 'ok' and not exists (
       select from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name and c.owner_run_id = p_run_id) then

@@ -6,7 +6,7 @@ set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_has
 as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   with item as materialized (
     select i.run_id, i.result

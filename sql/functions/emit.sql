@@ -78,7 +78,7 @@ create or replace function absurd.emit_events(
 returns text[]
 language plpgsql volatile as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
   v_queue absurd.queues;
 begin
   for i in 1 .. cardinality(p_run_ids) loop

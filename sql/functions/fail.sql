@@ -2,13 +2,13 @@
 -- retry_ats overrules the strategy's time; retryable false means that no other attempt makes sense.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
 create or replace function absurd.fail_runs(
-  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
+  p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
 returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   perform absurd.end_attempts(
     array_agg(i.run_id), array_agg('error'::text), array_agg(i.failure), array_agg(coalesce(i.retryable, true)), array_agg(i.retry_at))

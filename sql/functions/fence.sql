@@ -1,7 +1,7 @@
 -- Locks the runs that the caller believes to hold and says for each, in the order given: ok, lost or cancelled.
 -- Every write for a run passes here first. Rows are locked in order of run_id, so that no two batches deadlock.
 -- A null epoch (clients that know none) is fenced by the run id and its state alone.
-create or replace function absurd.fence_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[]) returns text[]
+create or replace function absurd.fence_runs(p_run_ids uuid[], p_epochs integer[]) returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$

@@ -1,28 +1,37 @@
--- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled.
-create or replace function absurd.extend_leases(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
+-- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled; busy: somebody is changing the run.
+-- It never waits for a row: while one run is locked elsewhere, the leases of the others must not run out.
+create or replace function absurd.extend_leases(p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
 returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_free uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r where r.run_id = any (p_run_ids) and r.state = 'running' for update skip locked) f);
 begin
   update absurd.runs r
   set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
-  from unnest(p_run_ids, v_status) as i(run_id, status)
-  where r.run_id = i.run_id and i.status = 'ok';
-  return v_status;
+  from unnest(p_run_ids, p_epochs) as i(run_id, epoch)
+  where r.run_id = i.run_id and r.epoch = i.epoch and r.run_id = any (v_free);
+  return array(
+    select case
+      when r.state = 'running' and r.epoch = i.epoch then case when r.run_id = any (v_free) then 'ok' else 'busy' end
+      else absurd.lost_status(i.run_id)
+    end
+    from unnest(p_run_ids, p_epochs) with ordinality as i(run_id, epoch, ord)
+    left join absurd.runs r on r.run_id = i.run_id
+    order by i.ord);
 end $$;
 
 -- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
-create or replace function absurd.release_runs(
-  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
+create or replace function absurd.release_runs(p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
 returns text[]
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   perform absurd.put_back(i.run_id, case when i.delay > 0 then 'sleeping' else 'pending' end,
     v_now + make_interval(secs => coalesce(i.delay, 0)), 0, i.note)

@@ -134,7 +134,7 @@ declare
   v_message text;
   v_state json;
 begin
-  v_status := (absurd.fence_runs(array[p_owner_task_id], array[p_owner_run_id], array[p_owner_epoch]))[1];
+  v_status := (absurd.fence_runs(array[p_owner_run_id], array[p_owner_epoch]))[1];
   if v_status <> 'ok' then
     return query select v_status, null::text, null::json;
     return;

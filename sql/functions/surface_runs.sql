@@ -7,7 +7,7 @@ declare
   v_run absurd.runs;
 begin
   perform absurd.require_read_committed(p_what);
-  v_status := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[null]::integer[]))[1];
+  v_status := (absurd.fence_runs(array[p_run_id], array[null]::integer[]))[1];
   if v_status <> 'ok' then
     perform absurd.raise_lost(p_run_id, v_status);
   end if;

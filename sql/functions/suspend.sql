@@ -54,7 +54,7 @@ returns table (status text, arrivals text)
 language plpgsql volatile as $$
 #variable_conflict use_column
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
   v_arrivals json;
   v_decided text;
 begin
@@ -102,7 +102,7 @@ create or replace function absurd.suspend_runs(
 returns text[]
 language plpgsql volatile as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   for i in 1 .. cardinality(p_run_ids) loop
     if v_status[i] = 'ok' then

@@ -40,7 +40,7 @@ language sql volatile as $$
   delete from absurd.workers w where w.worker_id = p_worker_id
 $$;
 
--- Finds workers whose session has been gone for two seconds (a reconnect takes less) and ends the attempts they held;
+-- Finds workers whose session has been gone for three seconds (a reconnect takes less) and ends the attempts they held;
 -- forgets rows without a heartbeat. Returns how many attempts were ended.
 create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
 language plpgsql volatile as $$
@@ -65,7 +65,7 @@ begin
       select r.run_id
       from absurd.runs r
       join absurd.workers w on w.worker_id = r.worker_id
-      where r.state = 'running' and w.missing_since < v_now - interval '2 seconds'
+      where r.state = 'running' and w.missing_since < v_now - interval '3 seconds'
       order by r.run_id
       limit p_limit
       for update of r skip locked) d);
@@ -75,7 +75,7 @@ begin
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
-  where (w.missing_since < v_now - interval '2 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+  where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
   return cardinality(v_run_ids);
 end $$;
