@@ -50,12 +50,12 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
     codec = definition.params if definition is not None else PLAIN
     key = merged.idempotency_key
     return SpawnRequest(
-        queue_name=check_queue_name(merged.queue or queue),
+        queue_name=check_queue_name(queue if merged.queue is None else merged.queue),
         task_id=uuid6.uuid7(),
         run_id=uuid6.uuid7(),
         task_name=name,
         params=codec.encode(params, f'params of task "{name}"'),
-        headers=_headers_json(merged.headers),
+        headers=None if merged.headers is None else encode(dict(merged.headers), "headers"),
         options=encode(options_json(merged), "options"),
         idempotency_key=check_name("idempotency_key", key) if key is not None else None,
     )
@@ -71,7 +71,7 @@ def _foreign_name(task: object) -> str:
 
 def merge(options: SpawnOptions, defaults: SpawnOptions) -> SpawnOptions:
     """Options of a spawn over those of its task; headers are joined."""
-    headers = {**(defaults.headers or {}), **(options.headers or {})} or None
+    headers = {**check_headers(defaults.headers), **check_headers(options.headers)} or None
     values = {
         name: getattr(options, name) if getattr(options, name) is not None else getattr(defaults, name)
         for name in SpawnOptions.__dataclass_fields__
@@ -162,12 +162,13 @@ def _cancellation_json(cancellation: Cancellation | Mapping[str, float] | None) 
     return dict(found) or None
 
 
-def _headers_json(headers: Mapping[str, Any] | None) -> str | None:
+def check_headers(headers: object) -> Mapping[str, Any]:
+    """Returns headers, ``None`` being none, if they are an object."""
     if headers is None:
-        return None
+        return {}
     if not isinstance(headers, Mapping):
         raise InvalidOptionError(f"headers must be a dict, not {headers!r}")
-    return encode(dict(headers), "headers")
+    return headers
 
 
 def _moment(value: datetime | None) -> str | None:

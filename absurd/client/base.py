@@ -20,7 +20,7 @@ from absurd.location import database_url
 from absurd.queries.events import append_event
 from absurd.queries.query import Query
 from absurd.registry import Registry, check_name
-from absurd.spawning import check_queue_name, make_request, options_json
+from absurd.spawning import check_headers, check_queue_name, make_request, options_json
 from absurd.types import DEFAULT_QUEUE, RetryStrategy, SpawnOptions, SpawnRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,6 +139,7 @@ class BaseClient:
             return self.register_task()(name)
         options = default_options(defaults)
         options_json(options)
+        check_headers(options.headers)
         if options.queue is not None:
             check_queue_name(options.queue)
         kinds = exception_types(no_retry_on)
