@@ -358,7 +358,7 @@ end $$;
 -- Locks the runs that the caller believes to hold and says for each, in the order given: ok, lost or cancelled.
 -- Every write for a run passes here first. Rows are locked in order of run_id, so that no two batches deadlock.
 -- A null epoch (clients that know none) is fenced by the run id and its state alone.
-create or replace function absurd.fence_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[]) returns text[]
+create or replace function absurd.fence_runs(p_run_ids uuid[], p_epochs integer[]) returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
@@ -649,7 +649,12 @@ begin
   ), judged as materialized (
     select i.*, opt.o, q.queue_name is null as no_queue,
       coalesce((opt.o).available_at, v_now) as available_at,
-      absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error) as problem,
+      -- The cheap test first: the function call is for items that fail it.
+      case
+        when octet_length(i.task_name) between 1 and 1000 and octet_length(coalesce(i.idempotency_key, 'x')) between 1 and 1000
+          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null then null
+        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error)
+      end as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
     left join absurd.queues q on q.queue_name = i.queue_name
@@ -733,7 +738,7 @@ declare
   v_message text;
   v_state json;
 begin
-  v_status := (absurd.fence_runs(array[p_owner_task_id], array[p_owner_run_id], array[p_owner_epoch]))[1];
+  v_status := (absurd.fence_runs(array[p_owner_run_id], array[p_owner_epoch]))[1];
   if v_status <> 'ok' then
     return query select v_status, null::text, null::json;
     return;
@@ -804,7 +809,8 @@ begin
     k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
   from taken k
   join absurd.tasks t on t.task_id = k.task_id
-  left join lateral absurd.first_checkpoints(k.task_id) h on k.epoch > 1 or k.attempt > 1;
+  -- No task id, no look: a condition of the join would be tested after the look.
+  left join lateral absurd.first_checkpoints(case when k.epoch > 1 or k.attempt > 1 then k.task_id end) h on true;
 end $$;
 
 -- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
@@ -888,31 +894,40 @@ end $$;
 
 -- functions/leases.sql
 
--- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled.
-create or replace function absurd.extend_leases(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
+-- Renews the leases of runs that a worker holds. One status per item: ok, lost, cancelled; busy: somebody is changing the run.
+-- It never waits for a row: while one run is locked elsewhere, the leases of the others must not run out.
+create or replace function absurd.extend_leases(p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
 returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_free uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r where r.run_id = any (p_run_ids) and r.state = 'running' for update skip locked) f);
 begin
   update absurd.runs r
   set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
-  from unnest(p_run_ids, v_status) as i(run_id, status)
-  where r.run_id = i.run_id and i.status = 'ok';
-  return v_status;
+  from unnest(p_run_ids, p_epochs) as i(run_id, epoch)
+  where r.run_id = i.run_id and r.epoch = i.epoch and r.run_id = any (v_free);
+  return array(
+    select case
+      when r.state = 'running' and r.epoch = i.epoch then case when r.run_id = any (v_free) then 'ok' else 'busy' end
+      else absurd.lost_status(i.run_id)
+    end
+    from unnest(p_run_ids, p_epochs) with ordinality as i(run_id, epoch, ord)
+    left join absurd.runs r on r.run_id = i.run_id
+    order by i.ord);
 end $$;
 
 -- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
-create or replace function absurd.release_runs(
-  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
+create or replace function absurd.release_runs(p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
 returns text[]
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   perform absurd.put_back(i.run_id, case when i.delay > 0 then 'sleeping' else 'pending' end,
     v_now + make_interval(secs => coalesce(i.delay, 0)), 0, i.note)
@@ -947,7 +962,7 @@ returns text[]
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
   select i.task_id, i.step_name, i.position, i.state, i.run_id, v_now
@@ -963,7 +978,7 @@ end $$;
 create or replace function absurd.verify_checkpoint(p_task_id uuid, p_run_id uuid, p_epoch integer, p_step_name text) returns text
 language plpgsql volatile as $$
 declare
-  v_status text := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[p_epoch]))[1];
+  v_status text := (absurd.fence_runs(array[p_run_id], array[p_epoch]))[1];
 begin
   if v_status = 'ok' and not exists (
       select from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name and c.owner_run_id = p_run_id) then
@@ -1030,7 +1045,7 @@ returns table (status text, arrivals text)
 language plpgsql volatile as $$
 #variable_conflict use_column
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
   v_arrivals json;
   v_decided text;
 begin
@@ -1078,7 +1093,7 @@ create or replace function absurd.suspend_runs(
 returns text[]
 language plpgsql volatile as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   for i in 1 .. cardinality(p_run_ids) loop
     if v_status[i] = 'ok' then
@@ -1164,7 +1179,7 @@ set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_has
 as $$
 declare
   v_now timestamptz := absurd.current_time();
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   with item as materialized (
     select i.run_id, i.result
@@ -1198,13 +1213,13 @@ end $$;
 -- retry_ats overrules the strategy's time; retryable false means that no other attempt makes sense.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
 create or replace function absurd.fail_runs(
-  p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
+  p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
 returns text[]
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
 begin
   perform absurd.end_attempts(
     array_agg(i.run_id), array_agg('error'::text), array_agg(i.failure), array_agg(coalesce(i.retryable, true)), array_agg(i.retry_at))
@@ -1531,7 +1546,7 @@ create or replace function absurd.emit_events(
 returns text[]
 language plpgsql volatile as $$
 declare
-  v_status text[] := absurd.fence_runs(p_task_ids, p_run_ids, p_epochs);
+  v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
   v_queue absurd.queues;
 begin
   for i in 1 .. cardinality(p_run_ids) loop
@@ -1728,7 +1743,7 @@ language sql volatile as $$
   delete from absurd.workers w where w.worker_id = p_worker_id
 $$;
 
--- Finds workers whose session has been gone for two seconds (a reconnect takes less) and ends the attempts they held;
+-- Finds workers whose session has been gone for three seconds (a reconnect takes less) and ends the attempts they held;
 -- forgets rows without a heartbeat. Returns how many attempts were ended.
 create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
 language plpgsql volatile as $$
@@ -1753,7 +1768,7 @@ begin
       select r.run_id
       from absurd.runs r
       join absurd.workers w on w.worker_id = r.worker_id
-      where r.state = 'running' and w.missing_since < v_now - interval '2 seconds'
+      where r.state = 'running' and w.missing_since < v_now - interval '3 seconds'
       order by r.run_id
       limit p_limit
       for update of r skip locked) d);
@@ -1763,7 +1778,7 @@ begin
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
-  where (w.missing_since < v_now - interval '2 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+  where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
   return cardinality(v_run_ids);
 end $$;
@@ -2038,7 +2053,7 @@ declare
   v_run absurd.runs;
 begin
   perform absurd.require_read_committed(p_what);
-  v_status := (absurd.fence_runs(array[p_task_id], array[p_run_id], array[null]::integer[]))[1];
+  v_status := (absurd.fence_runs(array[p_run_id], array[null]::integer[]))[1];
   if v_status <> 'ok' then
     perform absurd.raise_lost(p_run_id, v_status);
   end if;
@@ -2119,7 +2134,7 @@ begin
   if not isfinite(p_retry_at) then
     raise exception 'retry_at must be a moment, not %', p_retry_at using errcode = 'AB012';
   end if;
-  perform absurd.fail_runs(array[v_run.task_id], array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
+  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
 end $$;
 
 -- Puts a running run to sleep until a moment. A moment that has passed makes it ready at once.
@@ -2991,5 +3006,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:276bd6b60023d65b';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6ca1141ca6fb26c6';
 commit;

@@ -88,7 +88,7 @@ begin
   if not isfinite(p_retry_at) then
     raise exception 'retry_at must be a moment, not %', p_retry_at using errcode = 'AB012';
   end if;
-  perform absurd.fail_runs(array[v_run.task_id], array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
+  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
 end $$;
 
 -- Puts a running run to sleep until a moment. A moment that has passed makes it ready at once.
