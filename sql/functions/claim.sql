@@ -38,7 +38,8 @@ begin
     k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
   from taken k
   join absurd.tasks t on t.task_id = k.task_id
-  left join lateral absurd.first_checkpoints(k.task_id) h on k.epoch > 1 or k.attempt > 1;
+  -- No task id, no look: a condition of the join would be tested after the look.
+  left join lateral absurd.first_checkpoints(case when k.epoch > 1 or k.attempt > 1 then k.task_id end) h on true;
 end $$;
 
 -- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.

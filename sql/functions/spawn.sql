@@ -50,7 +50,12 @@ begin
   ), judged as materialized (
     select i.*, opt.o, q.queue_name is null as no_queue,
       coalesce((opt.o).available_at, v_now) as available_at,
-      absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error) as problem,
+      -- The cheap test first: the function call is for items that fail it.
+      case
+        when octet_length(i.task_name) between 1 and 1000 and octet_length(coalesce(i.idempotency_key, 'x')) between 1 and 1000
+          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null then null
+        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error)
+      end as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
     left join absurd.queues q on q.queue_name = i.queue_name
