@@ -122,8 +122,7 @@ class Server:
                 f"Choose a directory that every user may enter, for example with {HOME_VARIABLE}=/var/lib/absurd."
             )
         with self._lock(account):
-            if find_postmaster(self.data) is not None:
-                self._wait_until_ready(lambda: self.pid is not None, log_from=0)
+            if self._is_starting_elsewhere():
                 return False
             binaries = relocate(self._choose_binaries(), self.directory, account)
             if not self.data.exists():
@@ -176,6 +175,20 @@ class Server:
 
     def _lock(self, account: Account) -> AbstractContextManager[None]:
         return file_lock(self.directory / "lock", account)
+
+    def _is_starting_elsewhere(self) -> bool:
+        """Wait while a server is starting, or ending, that somebody else has told to; return whether it is there to use."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while find_postmaster(self.data) is not None:
+            if self.running:
+                return True
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(
+                    f"The server in {self.directory} (process {self.pid}) has been neither ready nor gone for "
+                    f"{START_TIMEOUT:.0f} s. The end of its log, {self.log}:\n{self._log_tail(0)}"
+                )
+            time.sleep(POLL_INTERVAL)
+        return False
 
     def _choose_binaries(self) -> Binaries:
         if self._binaries is None:

@@ -50,7 +50,7 @@ def ensure() -> str:
     except psycopg.OperationalError:
         # It was being stopped when it was found running.
         server.start(on_create=_announce)
-        _prepare(server)
+        _prepare_or_explain(server)
     return server.url(DATABASE)
 
 
@@ -93,6 +93,15 @@ def _prepare(server: Server) -> None:
         connection = psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT, autocommit=True)
     with connection:
         schema.ensure(connection)
+
+
+def _prepare_or_explain(server: Server) -> None:
+    try:
+        _prepare(server)
+    except psycopg.OperationalError as error:
+        raise EmbeddedPostgresError(
+            f"The embedded PostgreSQL in {server.directory} runs, but takes no connection: {error}. Its log is {server.log}."
+        ) from error
 
 
 def _url(server: Server) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -132,6 +133,28 @@ def test_a_stale_pid_file_with_the_number_of_a_stranger_is_not_believed(
     assert not devdb.stop()
     assert fetch(devdb.ensure(), "select 1") == 1
     assert devdb.status().pid != pid
+
+
+def test_ensure_waits_for_the_end_of_a_server_that_is_being_stopped(home: Path) -> None:
+    devdb.ensure()
+    pid = devdb.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGINT)
+    assert fetch(devdb.ensure(), "select 1") == 1
+    assert devdb.status().pid != pid
+
+
+def test_a_server_without_a_free_connection_says_so(home: Path) -> None:
+    url = devdb.ensure()
+    execute(url, "alter system set max_connections = 5")
+    execute(url, "alter system set superuser_reserved_connections = 0")
+    devdb.stop()
+    devdb.ensure()
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(psycopg.connect(url))
+        with pytest.raises(EmbeddedPostgresError, match="takes no connection"):
+            devdb.ensure()
 
 
 def test_an_interrupted_initdb_never_counts(home: Path) -> None:
