@@ -21,7 +21,7 @@ def rows(conn: Connection, statement: str, *args: Any) -> list[Row]:
     """Run a statement; dicts and lists go as jsonb."""
     values = [Jsonb(arg) if isinstance(arg, (dict, list)) else arg for arg in args]
     with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(statement.encode(), values)
+        cursor.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
 

@@ -247,7 +247,9 @@ def test_max_delay_cancels_what_was_not_started_in_time(conn: Connection) -> Non
 
 def test_max_duration_counts_running_over_all_attempts_and_neither_sleep_nor_back_off(conn: Connection) -> None:
     set_clock(conn, NOON)
-    run = spawn_and_claim(conn, {"cancellation": {"max_duration": 10}, "retry_strategy": {"kind": "fixed", "base_seconds": 1000}}, 0)
+    run = spawn_and_claim(
+        conn, {"cancellation": {"max_duration": 10}, "retry_strategy": {"kind": "fixed", "base_seconds": 1000}}, 0
+    )
     set_clock(conn, after(4))
     rows(conn, "select absurd.schedule_run('default', %s, %s)", run["run_id"], after(5000))
     set_clock(conn, after(5000))
