@@ -35,6 +35,8 @@ logger = logging.getLogger("absurd.worker")
 BUSY_CLAIMS = 3
 # Seconds that cancelled async handlers get to unwind before their runs are handed back.
 UNWIND_SECONDS = 1.0
+# Seconds between warnings about one and the same unknown task.
+WARNING_INTERVAL = 60.0
 # Seconds between looks at the limits of the queues.
 LIMITS_INTERVAL = 30.0
 
@@ -62,6 +64,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._limits: dict[str, int] = {}
         self._limits_read = 0.0
+        self._unknown: dict[str, float] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._threads = Threads(options.concurrency)
         self._writer = Writer(url, self)
@@ -265,9 +268,22 @@ class Engine:
     def _refuse(self, run: ClaimedRun) -> None:
         """Nobody here knows the task: the run goes back for a worker that does, and says so."""
         note = f'no worker that claimed it knows task "{run.task_name}"'
-        logger.warning("%s; offered again in %s s (task %s)", note, self._options.unknown_task_delay, run.task_id)
+        self._warn_unknown(run)
         holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
         self._writer.send(Release(holder, self._options.unknown_task_delay, note), self._loop.create_future())
+
+    def _warn_unknown(self, run: ClaimedRun) -> None:
+        if time.monotonic() < self._unknown.get(run.task_name, 0.0):
+            return
+        self._unknown[run.task_name] = time.monotonic() + WARNING_INTERVAL
+        logger.warning(
+            'no task "%s" is registered here, but queue "%s" holds some (such as %s): they go back and are offered again in %s s. '
+            "Register it with this app, or give it a queue of its own",
+            run.task_name,
+            run.queue_name,
+            run.task_id,
+            self._options.unknown_task_delay,
+        )
 
     def _finish(self, running: Running, ending: Write | None) -> None:
         """Sends the write that ends a run; its slot is free when that is done."""
