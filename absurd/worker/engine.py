@@ -277,8 +277,8 @@ class Engine:
             return
         self._unknown[run.task_name] = time.monotonic() + WARNING_INTERVAL
         logger.warning(
-            'no task "%s" is registered here, but queue "%s" holds some (such as %s): they go back and are offered again in %s s. '
-            "Register it with this app, or give it a queue of its own",
+            'no task "%s" is registered here, but queue "%s" holds some (such as %s): they go back and are offered again '
+            "in %s s. Register it with this app, or give it a queue of its own",
             run.task_name,
             run.queue_name,
             run.task_id,
