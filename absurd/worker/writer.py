@@ -52,7 +52,8 @@ BUSY_DELAYS = (0.002, 0.25)
 RECONNECT_DELAYS = (0.05, 1.0)
 # A deadlock or a serialization failure: the whole batch is repeated.
 TRANSIENT = ("40001", "40P01")
-# Seconds that a batch waits for a row that somebody else has locked, such as a task that a long transaction cancels. Then the batch is taken apart, the item concerned is put off, and its neighbours go on.
+# Seconds that a batch waits for a row that somebody else has locked, such as a task that a long transaction cancels.
+# Then the batch is taken apart, the item concerned is put off, and its neighbours go on.
 LOCK_SECONDS = 0.5
 PUT_OFF_SECONDS = 1.0
 LOCKED = "55P03"
