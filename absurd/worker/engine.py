@@ -308,7 +308,9 @@ class Engine:
         self._forget(running)
 
     def _forget(self, running: Running) -> None:
-        self._active.pop(running.core.run.run_id, None)
+        # A run whose wait was over at once may have been claimed again with the very batch that put it to sleep.
+        if self._active.get(running.core.run.run_id) is running:
+            del self._active[running.core.run.run_id]
         self._changed.set()
         self._writer.wake()
 
@@ -349,10 +351,11 @@ class Engine:
         """The runs that are in the engine's hands."""
         return [running.core.holder for running in list(self._active.values())]
 
-    def lost(self, run_id: UUID, status: str) -> None:
+    def lost(self, holder: Holder, status: str) -> None:
         """Takes note that a run is lost or cancelled: its handler ends at its next call of the context."""
-        running = self._active.get(run_id)
-        if running is not None:
+        running = self._active.get(holder.run_id)
+        # It may have gone to sleep and been claimed again since the lease keeper looked: that is another epoch.
+        if running is not None and running.core.holder == holder:
             signal: RunInterrupted = RunCancelled("cancelled") if status == "cancelled" else RunLost("the lease was lost")
             running.core.interrupt(signal)
 

@@ -40,7 +40,7 @@ class LeaseHolder(Protocol):
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
 
-    def lost(self, run_id: UUID, status: str) -> None:
+    def lost(self, holder: Holder, status: str) -> None:
         """Takes note that a run is lost or cancelled."""
 
 
@@ -106,7 +106,7 @@ class LeaseKeeper:
             if answer.status == "ok":
                 self._renewed[holder.run_id] = now
             elif answer.status != "busy":
-                self._holder.lost(holder.run_id, answer.status)
+                self._holder.lost(holder, answer.status)
 
     def _connect(self) -> psycopg.Connection[Any]:
         self._conn = connect(self._url, application_name="absurd worker: leases")
