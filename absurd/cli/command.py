@@ -79,7 +79,10 @@ def _reporting(session: Session, debug: bool) -> Iterator[None]:
     """Errors become one line on standard error and an exit status; with ``debug`` the traceback is shown before it."""
     try:
         with session:
-            yield
+            try:
+                yield
+            except SchemaError as error:
+                raise session.explain(error) from error
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except KeyboardInterrupt:
@@ -91,15 +94,13 @@ def _reporting(session: Session, debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             sys.stderr.write(mask(traceback.format_exc()))
-        print_error(_message(session, error, debug))
+        print_error(_message(error, debug))
         raise typer.Exit(1) from None
 
 
-def _message(session: Session, error: Exception, debug: bool) -> str:
+def _message(error: Exception, debug: bool) -> str:
     if isinstance(error, psycopg.Error):
         error = translate(error)
-    if isinstance(error, SchemaError):
-        error = session.explain(error)
     if isinstance(error, AbsurdError):
         return str(error)
     hint = "" if debug else " (--debug shows where)"

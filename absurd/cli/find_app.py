@@ -76,7 +76,7 @@ def _read_pyproject(path: Path) -> str | None:
 
 def _check_form(setting: Setting, module: str, attribute: str | None) -> None:
     parts = [*module.split("."), *(attribute.split(".") if attribute is not None else [])]
-    if all(part.isidentifier() for part in parts):
+    if all(part.isidentifier() for part in parts) and not module.endswith(".py"):
         return
     hint = ""
     if module.endswith(".py") or "/" in module:

@@ -80,7 +80,13 @@ class Output:
             table.add_column(column.title, no_wrap=column.fixed, overflow="fold", justify="right" if column.right else "left")
         for row in rows:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-        self.console.print(table)
+        if self.console.is_terminal:
+            self.console.print(table)
+            return
+        with self.console.capture() as captured:
+            self.console.print(table)
+        for line in captured.get().splitlines():
+            self.console.file.write(line.rstrip() + "\n")
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress]:

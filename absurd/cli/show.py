@@ -117,7 +117,7 @@ class _View:
         self._block(": ".join(str(part) for part in (name, message) if part is not None) or dump(failure, indent=True))
         for key, value in failure.items():
             if key not in ("name", "message"):
-                self._block(value if isinstance(value, str) else f"{key}: {dump(value)}")
+                self._block(value.rstrip() if isinstance(value, str) else f"{key}: {dump(value)}")
 
     def _checkpoints(self) -> None:
         columns = [Column("STEP"), Column("KIND", fixed=True), Column("COMPLETED"), Column("VALUE")]
@@ -142,6 +142,7 @@ class _View:
                 self._when(wait["until"]),
             ]
             for wait in self._task["waits"]
+            if wait["kind"] != "timeout"  # the row of the event or task shows until when
         ]
         self._table("Waits", columns, rows)
 

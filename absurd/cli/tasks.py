@@ -68,8 +68,10 @@ def list_tasks(
         Column("STATE", fixed=True),
         Column("ATTEMPT", right=True),
         Column("SPAWNED"),
-        Column("NOTE"),
     ]
+    notes = any(row.note for row in rows)
+    if notes:
+        columns.append(Column("NOTE"))
     cells: Rows = [
         [
             str(row.task_id),
@@ -78,7 +80,7 @@ def list_tasks(
             state_text(row.state),
             f"{row.attempt or 1}/{row.max_attempts or '∞'}",
             moment_text(row.spawned_at, session.now),
-            escape(row.note or ""),
+            *([escape(row.note or "")] if notes else []),
         ]
         for row in rows
     ]

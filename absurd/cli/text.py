@@ -90,7 +90,7 @@ def moment_text(moment: datetime | None, now: datetime) -> str:
     """A moment in local time and as an age; ``-`` for none."""
     if moment is None:
         return "-"
-    return f"{moment.astimezone().strftime('%Y-%m-%d %H:%M:%S %z')} ({age(moment, now)})"
+    return f"{moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')} ({age(moment, now)})"
 
 
 def parse_moment(value: str | datetime | None) -> datetime | None:
