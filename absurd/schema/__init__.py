@@ -121,16 +121,16 @@ def migrate(conn: Connection, *, contents: Contents = CONTENTS) -> list[str]:
         return [migration.name for migration in pending]
 
 
-def ensure(conn: Connection) -> None:
+def ensure(conn: Connection, *, contents: Contents = CONTENTS) -> None:
     """Bring the schema to this release whatever it is now, as the embedded PostgreSQL does on each start.
 
     Besides the version this compares a digest of the files, so that work on the functions in a checkout takes effect.
     """
     installed = installed_version(conn)
     if installed is None:
-        install(conn)
-    elif installed != REQUIRED_VERSION or _installed_digest(conn) != CONTENTS.digest:
-        migrate(conn)
+        install(conn, contents=contents)
+    elif installed != contents.version or _installed_digest(conn) != contents.digest:
+        migrate(conn, contents=contents)
 
 
 @contextmanager

@@ -114,8 +114,21 @@ def test_ensure_recovers_after_the_server_was_killed(home: Path) -> None:
         busy.execute("select 1")
         devdb.Server(home).kill()
         wait_until(lambda: not devdb.status().running)
-        # The children of the killed server may still hold its shared memory at this moment.
         assert fetch(devdb.ensure(), "select answer from kept") == 42
+
+
+def test_ensure_waits_for_the_children_of_a_killed_server(home: Path) -> None:
+    with psycopg.connect(devdb.ensure(), autocommit=True) as busy, ThreadPoolExecutor(1) as thread:
+        child = busy.info.backend_pid
+        os.kill(child, signal.SIGSTOP)
+        try:
+            devdb.Server(home).kill()
+            wait_until(lambda: not devdb.status().running)
+            url = thread.submit(devdb.ensure)
+            wait_until(lambda: "pre-existing shared memory block" in (home / "postgresql.log").read_text())
+        finally:
+            os.kill(child, signal.SIGCONT)
+        assert fetch(url.result(timeout=60), "select 1") == 1
 
 
 @pytest.mark.parametrize("stranger", ["another program", "a server of another directory"])
@@ -202,9 +215,17 @@ def test_the_server_is_safe_against_a_crash(home: Path) -> None:
 
 
 def test_libpq_variables_of_the_caller_do_not_lead_astray(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGDATA": "/nowhere", "PGUSER": "nobody"}.items():
+    for name, value in {
+        "PGPORT": "1",
+        "PGHOST": "nowhere",
+        "PGDATA": "/nowhere",
+        "PGUSER": "nobody",
+        "PGDATESTYLE": "German",
+    }.items():
         monkeypatch.setenv(name, value)
     assert fetch(devdb.ensure(), "select current_user") == "absurd"
+    monkeypatch.delenv("PGDATESTYLE")  # which our side of the connection takes, but the server must not have
+    assert fetch(devdb.ensure(), "show datestyle") == "ISO, MDY"
 
 
 def test_data_of_another_major_version_are_refused_by_name(home: Path) -> None:

@@ -165,13 +165,11 @@ def test_tasks_survive(conn: Connection) -> None:
     assert [name for name, _ in claimed] == ["hello"]
 
 
-def test_ensure_takes_up_changed_functions_of_the_same_version(
-    conn: Connection, monkeypatch: pytest.MonkeyPatch, release: Contents
-) -> None:
-    monkeypatch.setattr(schema, "CONTENTS", release)
-    schema.ensure(conn)
-    with pytest.raises(psycopg.errors.UndefinedFunction):
-        conn.execute("select absurd.added()")
+def test_ensure_takes_up_changed_functions_of_the_same_version(empty_conn: Connection, release: Contents) -> None:
+    schema.ensure(empty_conn, contents=release)
+    assert empty_conn.execute("select absurd.kept()").fetchone() == (1,)
+    schema.ensure(empty_conn, contents=publish(release))
+    assert empty_conn.execute("select absurd.kept()").fetchone() == (2,)
 
 
 @pytest.mark.parametrize("name", ["0001_first.sql", "0003_gap.sql", "add_things.sql"])
