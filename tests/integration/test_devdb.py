@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -149,12 +150,27 @@ def test_a_stale_pid_file_with_the_number_of_a_stranger_is_not_believed(
 
 
 def test_ensure_waits_for_the_end_of_a_server_that_is_being_stopped(home: Path) -> None:
-    devdb.ensure()
-    pid = devdb.status().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGINT)
-    assert fetch(devdb.ensure(), "select 1") == 1
+    with ThreadPoolExecutor(1) as thread:
+        with psycopg.connect(devdb.ensure()):
+            pid = devdb.status().pid
+            assert pid is not None
+            os.kill(pid, signal.SIGTERM)  # which waits for the connection to be closed
+            wait_until(lambda: not devdb.status().running)
+            url = thread.submit(devdb.ensure)
+            wait_until(lambda: is_locked(home / "lock"))
+        assert fetch(url.result(timeout=60), "select 1") == 1
     assert devdb.status().pid != pid
+    # It never tried to start beside the other, nor took the other's files away.
+    assert "shared memory block" not in (home / "postgresql.log").read_text()
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_a_server_without_a_free_connection_says_so(home: Path) -> None:
@@ -224,8 +240,6 @@ def test_libpq_variables_of_the_caller_do_not_lead_astray(home: Path, monkeypatc
     }.items():
         monkeypatch.setenv(name, value)
     assert fetch(devdb.ensure(), "select current_user") == "absurd"
-    monkeypatch.delenv("PGDATESTYLE")  # which our side of the connection takes, but the server must not have
-    assert fetch(devdb.ensure(), "show datestyle") == "ISO, MDY"
 
 
 def test_data_of_another_major_version_are_refused_by_name(home: Path) -> None:
