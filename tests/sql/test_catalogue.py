@@ -16,7 +16,8 @@ SURFACE = {
         (
             "p_queue_name text",
             "TABLE(queue_name text, storage_mode text, default_partition text, partition_lookahead interval,"
-            " partition_lookback interval, cleanup_ttl interval, cleanup_limit integer, detach_mode text, detach_min_age interval)",
+            " partition_lookback interval, cleanup_ttl interval, cleanup_limit integer, detach_mode text,"
+            " detach_min_age interval)",
         )
     ],
     "set_queue_policy": [("p_queue_name text, p_policy jsonb", "void")],
@@ -36,7 +37,8 @@ SURFACE = {
     "complete_run": [("p_queue_name text, p_run_id uuid, p_state jsonb DEFAULT NULL::jsonb", "void")],
     "fail_run": [
         (
-            "p_queue_name text, p_run_id uuid, p_reason jsonb, p_retry_at timestamp with time zone DEFAULT NULL::timestamp with time zone",
+            "p_queue_name text, p_run_id uuid, p_reason jsonb,"
+            " p_retry_at timestamp with time zone DEFAULT NULL::timestamp with time zone",
             "void",
         )
     ],

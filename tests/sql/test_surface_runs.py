@@ -296,7 +296,8 @@ def test_a_failed_task_is_retried_in_place_or_as_a_copy(conn: Connection) -> Non
     assert sqlstate(conn, "select * from absurd.retry_task('default', %s, %s)", run["task_id"], {"spawn": True})[0] == "AB012"
     assert sqlstate(conn, "select * from absurd.retry_task('default', %s)", uuid4())[0] == "AB011"
     copy = row(conn, "select * from absurd.retry_task('default', %s, %s)", run["task_id"], {"spawn_new": True})
-    assert copy["created"] and copy["attempt"] == 1 and copy["task_id"] != run["task_id"]
+    assert (copy["created"], copy["attempt"]) == (True, 1)
+    assert copy["task_id"] != run["task_id"]
     complete(conn, claim(conn))
     row(conn, "select * from absurd.retry_task('default', %s)", run["task_id"])
     complete(conn, claim(conn), "at last")

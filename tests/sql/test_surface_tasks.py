@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,7 +37,8 @@ def test_a_task_goes_from_spawn_to_result(conn: Connection) -> None:
     spawned = spawn(
         conn, "greet", {"name": "Ada"}, {"headers": {"trace": "t1"}, "max_attempts": 3, "retry_strategy": {"kind": "none"}}
     )
-    assert spawned["created"] and spawned["attempt"] == 1 and spawned["task_id"] != spawned["run_id"]
+    assert (spawned["created"], spawned["attempt"]) == (True, 1)
+    assert spawned["task_id"] != spawned["run_id"]
     assert state(conn, spawned["task_id"]) == "pending"
     run = claim(conn)
     assert run == {
@@ -303,9 +303,11 @@ def test_spawn_and_emit_work_in_every_isolation_level_and_roll_back(conn: Connec
 )
 def test_what_must_see_others_refuses_repeatable_read(conn: Connection, call: str) -> None:
     run = spawn_and_claim(conn)
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="needs READ COMMITTED, not REPEATABLE READ"), conn.transaction():
-        conn.execute("set transaction isolation level repeatable read")
-        conn.execute(call.encode(), {"run": run["run_id"], "task": run["task_id"]})
+    rows(conn, "set default_transaction_isolation to 'repeatable read'")
+    text = call.replace("%(run)s", f"'{run['run_id']}'").replace("%(task)s", f"'{run['task_id']}'")
+    code, message = sqlstate(conn, text)
+    assert code == "0A000"
+    assert "needs READ COMMITTED, not REPEATABLE READ" in message
 
 
 @pytest.mark.parametrize("queue", ["a'b\"c.d e", "очередь", "q" * 57, "é" * 28, "$$%s\\;--"])
