@@ -8,30 +8,32 @@ from uuid import UUID
 
 import psycopg
 
+from absurd.db import run
+from absurd.queries import runs
+from absurd.writes import Complete, Fail, Holder
+
 Conn = psycopg.Connection[Any]
 
 
-def claim(conn: Conn, queue_name: str = "default") -> dict[UUID, tuple[UUID, int]]:
-    """Claims everything that is ready; run id and epoch by task id."""
-    rows = conn.execute("select task_id, run_id, epoch from absurd.claim_runs(%s, 'test', 60, 1000)", (queue_name,)).fetchall()
-    return {task_id: (run_id, epoch) for task_id, run_id, epoch in rows}
+def claim(conn: Conn, queue_name: str = "default") -> dict[UUID, Holder]:
+    """Claims everything that is ready; who holds it, by task id."""
+    claimed = run(conn, runs.claim_runs(queue_name, "test", 60, 1000))
+    return {one.task_id: Holder(queue_name, one.task_id, one.run_id, one.epoch) for one in claimed}
 
 
 def complete(conn: Conn, task_id: UUID, result: Any = None, queue_name: str = "default") -> None:
     """Claims and completes a task that is ready."""
-    run_id, epoch = claim(conn, queue_name)[task_id]
-    statement = "select absurd.complete_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[])"
-    row = conn.execute(statement, ([task_id], [run_id], [epoch], [json.dumps(result)])).fetchone()
-    assert row == (["ok"],)
+    holder = claim(conn, queue_name)[task_id]
+    (answer,) = run(conn, runs.complete_runs([Complete(holder, json.dumps(result))]))
+    assert answer.status == "ok"
 
 
 def fail(conn: Conn, task_id: UUID, name: str, message: str) -> None:
     """Claims a task that is ready and fails it for good."""
-    run_id, epoch = claim(conn)[task_id]
+    holder = claim(conn)[task_id]
     failure = json.dumps({"name": name, "message": message})
-    statement = "select absurd.fail_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[], %s::bool[])"
-    row = conn.execute(statement, ([task_id], [run_id], [epoch], [failure], [False])).fetchone()
-    assert row == (["ok"],)
+    (answer,) = run(conn, runs.fail_runs([Fail(holder, failure, retryable=False)]))
+    assert answer.status == "ok"
 
 
 def cut_others(conn: Conn, application_name: str = "absurd client%") -> int:

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from absurd.db.connect import AsyncConnection, connect_async
 from absurd.db.execution import run_async, run_whole_async
 from absurd.db.patience import LIMIT, Patience
-from absurd.db.pool import MAX_IDLE, finish_all
+from absurd.db.pool import MAX_IDLE, finish_all, inherited
 from absurd.db.translate import mask
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.queries.query import Query
@@ -78,6 +78,8 @@ class AsyncPool:
             return
         if self._owner is not None and self._owner[0] == here[0]:
             finish_all(self._idle)
+        else:
+            inherited.append(self._idle)
         self._finalizer.detach()
         self._idle = []
         self._finalizer = weakref.finalize(self, finish_all, self._idle)

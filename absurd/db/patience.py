@@ -25,13 +25,14 @@ class Patience:
 
     def delay_after(self, error: AbsurdError) -> float:
         """Seconds until the next try. Raises when there must not be one, or the time is over."""
-        if isinstance(error, DatabaseUnavailableError):
+        if isinstance(error, DatabaseUnavailableError) and error.__cause__ is not None:
             if self.sent and not self._repeatable:
                 raise DatabaseUnavailableError(
                     f"the connection broke while a statement was on its way: it is unknown whether it took effect. "
                     f"Look at the state of things before you repeat it. ({error})"
                 ) from error
         elif not is_repeatable(error.__cause__):
+            # Also a pool that is full or closed: there is no connection whose fate could change.
             raise error
         delay = _DELAYS[self._tries] if self._tries < len(_DELAYS) else _LAST_DELAY
         if time.monotonic() + delay > self._until:

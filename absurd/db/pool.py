@@ -26,6 +26,8 @@ T = TypeVar("T")
 MAX_IDLE = 600.0
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# A child's copies of its parent's connections: closing them, or letting them go, would meddle with sessions that are not its own.
+inherited: list[object] = []
 
 
 class Pool:
@@ -131,6 +133,7 @@ class Pool:
         """In a forked child: the connections belong to the parent, and the locks may be held by threads that are not here."""
         closed = self._closed
         self._finalizer.detach()
+        inherited.append(self._idle)
         self._start()
         self._closed = closed
 
