@@ -1,0 +1,125 @@
+"""A TCP proxy before PostgreSQL that loses statements or their answers, as a network does at the worst moment."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the server has answered everything that was asked
+Loss = Literal["statement", "answer"]
+
+
+@dataclass
+class Rule:
+    """Break the connection when ``pattern`` passes, before the statement arrives or before its answer does."""
+
+    pattern: bytes
+    loss: Loss
+    application: str
+    times: int = 1
+    applied: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, application: str, tail: bytes) -> bool:
+        """Whether it applies now; it does so a limited number of times."""
+        if self.application not in application or self.pattern not in tail:
+            return False
+        with self.lock:
+            if self.applied >= self.times:
+                return False
+            self.applied += 1
+            return True
+
+
+class LossyProxy:
+    """Forwards connections to a server; a context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._target = conninfo_to_dict(url)
+        self._rules: list[Rule] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        host, port = self._listener.getsockname()
+        parts = {**self._target, "host": host, "port": port, "sslmode": "disable", "gssencmode": "disable"}
+        self.url = make_conninfo(**parts)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose(self, pattern: str, loss: Loss, application: str = "absurd worker") -> Rule:
+        """Adds a rule."""
+        rule = Rule(pattern.encode(), loss, application)
+        self._rules.append(rule)
+        return rule
+
+    def __enter__(self) -> LossyProxy:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                _Link(client, self._connect(), self._rules)
+
+    def _connect(self) -> socket.socket:
+        host, port = str(self._target.get("host") or "127.0.0.1"), int(self._target.get("port") or 5432)
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
+
+
+class _Link:
+    """One connection through the proxy."""
+
+    def __init__(self, client: socket.socket, server: socket.socket, rules: list[Rule]) -> None:
+        self._client, self._server, self._rules = client, server, rules
+        self._application = ""
+        self._dropping = False
+        for work in (self._upward, self._downward):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _upward(self) -> None:
+        tail = b""
+        with contextlib.suppress(OSError):
+            while data := self._client.recv(65536):
+                if not self._application:
+                    self._application = _application_name(data)
+                tail = (tail + data)[-200_000:]
+                rule = next((rule for rule in self._rules if rule.take(self._application, tail)), None)
+                if rule is not None:
+                    tail = b""
+                    if rule.loss == "statement":
+                        break
+                    self._dropping = True
+                self._server.sendall(data)
+        if not self._dropping:
+            self._close()
+
+    def _downward(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._server.recv(65536):
+                if self._dropping:
+                    if READY in data:
+                        break
+                    continue
+                self._client.sendall(data)
+        self._close()
+
+    def _close(self) -> None:
+        for end in (self._client, self._server):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def _application_name(startup: bytes) -> str:
+    parts = startup[8:].split(b"\x00")
+    names = dict(zip(parts[::2], parts[1::2], strict=False))
+    return names.get(b"application_name", b"?").decode()
