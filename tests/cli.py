@@ -64,7 +64,9 @@ class Result:
 def environment(database: str | None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment, which tests/conftest.py has cleaned, with a database."""
     chosen = {} if database is None else {"ABSURD_DATABASE_URL": database}
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC", "COLUMNS": "100", **chosen, **(extra or {})}
+    # Unbuffered, Python drops the rest of a write that a pipe took in part, and the broken pipe goes unnoticed.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", "COLUMNS": "100", **chosen, **(extra or {})}
 
 
 def absurdctl(
@@ -77,7 +79,13 @@ def absurdctl(
 ) -> Result:
     """Runs ``python -m absurd`` and checks its exit status."""
     done = subprocess.run(
-        [*PROGRAM, *arguments], input=stdin, capture_output=True, text=True, cwd=cwd, env=environment(database, env), timeout=TIMEOUT
+        [*PROGRAM, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(database, env),
+        timeout=TIMEOUT,
     )
     assert done.returncode == code, f"exit status {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
     return Result(done.returncode, done.stdout, done.stderr)
@@ -99,7 +107,9 @@ def write_app(directory: Path, text: str = APP, name: str = "shop") -> Path:
 
 
 @contextmanager
-def working(directory: Path, database: str, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def working(
+    directory: Path, database: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A worker process for the length of the block; its log goes to ``worker.log`` in the directory."""
     with (directory / "worker.log").open("w") as log:
         process = subprocess.Popen(

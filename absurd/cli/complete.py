@@ -25,7 +25,7 @@ def complete_queue(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_task_name(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of tasks that have been spawned before."""
-    return _matching(_ask(ctx, inspect.task_names(ctx.params.get("queue"))), incomplete)
+    return _matching(_ask(ctx, inspect.task_names()), incomplete)
 
 
 def _matching(names: list[str], incomplete: str) -> list[str]:

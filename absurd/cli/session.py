@@ -19,6 +19,7 @@ from absurd.errors import AbsurdError, QueueNotFoundError, SchemaError
 from absurd.location import database_url
 from absurd.queries import inspect
 from absurd.queries.query import Query
+from absurd.types import DEFAULT_QUEUE
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Session:
     def client(self, queue: str | None = None) -> Absurd:
         """The library itself, for all that changes something."""
         if self._client is None:
-            self._client = Absurd(self.url, **({} if queue is None else {"queue_name": queue}))
+            self._client = Absurd(self.url, DEFAULT_QUEUE if queue is None else queue)
         return self._client
 
     def require_queue(self, name: str | None) -> None:

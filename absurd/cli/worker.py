@@ -26,7 +26,7 @@ App = Annotated[
         "-a",
         "--app",
         metavar="MODULE:ATTRIBUTE",
-        help=f"The application. Default: {VARIABLE}, else [tool.absurd] in pyproject.toml.",
+        help=f"The application. Default: {VARIABLE}, else \\[tool.absurd] in pyproject.toml.",
     ),
 ]
 Queues = Annotated[
@@ -45,13 +45,25 @@ Concurrency = Annotated[
 Processes = Annotated[int, typer.Option("--processes", metavar="N", min=1, max=1_000, help="Worker processes.")]
 Lease = Annotated[
     float,
-    typer.Option("--lease", metavar="DURATION", help="How long a task stays with a worker that says nothing.", parser=seconds),
+    typer.Option(
+        "--lease",
+        metavar="DURATION",
+        help="How long a task stays with a worker that says nothing.",
+        parser=seconds,
+        show_default="30s",
+    ),
 ]
 PollInterval = Annotated[
-    float, typer.Option("--poll-interval", metavar="DURATION", help="Time between looks when nobody notifies.", parser=seconds)
+    float,
+    typer.Option(
+        "--poll-interval", metavar="DURATION", help="Time between looks when nobody notifies.", parser=seconds, show_default="1s"
+    ),
 ]
 Grace = Annotated[
-    float, typer.Option("--grace", metavar="DURATION", help="How long running tasks may go on after SIGTERM.", parser=seconds)
+    float,
+    typer.Option(
+        "--grace", metavar="DURATION", help="How long running tasks may go on after SIGTERM.", parser=seconds, show_default="30s"
+    ),
 ]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="Form of the log on standard error.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="From which severity on to log.")]

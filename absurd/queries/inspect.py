@@ -171,6 +171,6 @@ def queue_names() -> Query[list[str]]:
     return Query("select queue_name from absurd.list_queues()", (), column)
 
 
-def task_names(queue_name: str | None) -> Query[list[str]]:
-    """The names of all tasks that were ever spawned, for completion."""
-    return Query("select distinct task_name from absurd.task_names(%s) order by 1", (queue_name,), column)
+def task_names() -> Query[list[str]]:
+    """The names of all tasks there are, of all queues."""
+    return Query("select distinct task_name from absurd.task_names() order by 1", (), column)

@@ -9,7 +9,17 @@ import pytest
 
 from tests.cli import absurdctl, invoke, refused
 
-ODD_NAMES = ["a.b-c d", "it's \"quoted\"", "größe/注文 👩‍👩‍👧", "x" * 57, "-q", "%s %% {}", "a;drop table x;--", "[red]b[/]", "\x1b[31mred\u202e"]
+ODD_NAMES = [
+    "a.b-c d",
+    'it\'s "quoted"',
+    "größe/注文 👩‍👩‍👧",
+    "x" * 57,
+    "-q",
+    "%s %% {}",
+    "a;drop table x;--",
+    "[red]b[/]",
+    "\x1b[31mred\u202e",
+]
 
 
 def test_a_queue_is_created_listed_paused_resumed_and_dropped(database_url: str) -> None:
@@ -33,8 +43,9 @@ def test_drop_queue_without_a_terminal_wants_yes(database_url: str) -> None:
     assert len(invoke("list-queues", "--json", database=database_url).json()) == 1
 
 
-@pytest.mark.parametrize("command", ["drop-queue", "pause-queue", "resume-queue", "list-tasks -q", "list-events -q", "list-waits -q",
-                                     "cleanup -q"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", ["drop-queue", "pause-queue", "resume-queue", "list-tasks -q", "list-events -q", "list-waits -q", "cleanup -q"]
+)
 def test_an_unknown_queue_names_create_queue_and_a_like_one(database_url: str, command: str) -> None:
     error = invoke(*command.split(), "defualt", database=database_url, code=1).err
     assert "absurdctl create-queue defualt" in error

@@ -81,10 +81,21 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nosuchcommand"], ["list-tasks", "--state", "odd"], ["show-task", "not-an-id"], ["list-tasks", "--older-than", "soon"],
-     ["list-tasks", "--limit", "0"], ["create-queue"], ["spawn-task", "x", "--params", "{"], ["spawn-task", "x", "--timeout", "3s"],
-     ["emit-event", "x", "-p", "{"], ["spawn-task", "x", "--at", "someday"], ["list-events", "--prefix"], ["list-queues", "--odd"]],
-)  # fmt: skip
+    [
+        ["nosuchcommand"],
+        ["list-tasks", "--state", "odd"],
+        ["show-task", "not-an-id"],
+        ["list-tasks", "--older-than", "soon"],
+        ["list-tasks", "--limit", "0"],
+        ["create-queue"],
+        ["spawn-task", "x", "--params", "{"],
+        ["spawn-task", "x", "--timeout", "3s"],
+        ["emit-event", "x", "-p", "{"],
+        ["spawn-task", "x", "--at", "someday"],
+        ["list-events", "--prefix"],
+        ["list-queues", "--odd"],
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments: list[str], database_url: str) -> None:
     assert invoke(*arguments, database=database_url, code=2).out == ""
 

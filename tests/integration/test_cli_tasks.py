@@ -45,7 +45,9 @@ def test_params_come_from_a_file_or_standard_input_with_their_order(database_url
     params = shown(database_url, one["task_id"])["params"]
     assert params == {"z": 1, "a": {"y": 2, "b": 3}, "extra": "x"}
     assert [list(params), list(params["a"])] == [["z", "a", "extra"], ["y", "b"]]
-    two = absurdctl("spawn-task", "mail", "--params", "-", "--json", database=database_url, stdin="[1.50, 12345678901234567890]").json()
+    two = absurdctl(
+        "spawn-task", "mail", "--params", "-", "--json", database=database_url, stdin="[1.50, 12345678901234567890]"
+    ).json()
     exact = invoke("show-task", two["task_id"], "--json", database=database_url).out
     assert "12345678901234567890" in exact
 
@@ -77,10 +79,17 @@ def test_a_task_may_start_at_a_moment(database_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--max-attempts", "0"], "max_attempts"), (["--priority", "99999"], "priority"), (["--retry-jitter", "2", "--retry", "fixed"], "jitter"),
-     (["--delay", "1h", "--at", "2027-01-01"], "available_at"), (["--queue", "nosuch"], "nosuch"), (["--idempotency-key", ""], "idempotency"),
-     (["--retry", "none", "--max-attempts", "2"], "single attempt"), (["--delay", "99w99w99w99w99w99w"], "delay")],
-)  # fmt: skip
+    [
+        (["--max-attempts", "0"], "max_attempts"),
+        (["--priority", "99999"], "priority"),
+        (["--retry-jitter", "2", "--retry", "fixed"], "jitter"),
+        (["--delay", "1h", "--at", "2027-01-01"], "available_at"),
+        (["--queue", "nosuch"], "nosuch"),
+        (["--idempotency-key", ""], "idempotency"),
+        (["--retry", "none", "--max-attempts", "2"], "single attempt"),
+        (["--delay", "99w99w99w99w99w99w"], "delay"),
+    ],
+)
 def test_a_bad_option_is_refused_with_its_name(database_url: str, arguments: list[str], says: str) -> None:
     done = invoke("spawn-task", "mail", *arguments, database=database_url, code=1)
     assert done.err.startswith("Error: ")

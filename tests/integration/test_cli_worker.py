@@ -112,10 +112,16 @@ def test_ctrl_c_stops_a_worker_gracefully(database_url: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [([], "no app is configured"), (["--app", "nosuch:app"], 'no module "nosuch"'), (["--app", "shop:nothing"], "shop:app"),
-     (["--app", "broken:app"], "No module named 'nosuchlibrary'"), (["--app", "shop:add"], "a function"),
-     (["--app", "shop:app", "-q", "dflt"], "absurdctl create-queue dflt"), (["--app", "shop:app", "--lease", "0s"], "lease_seconds")],
-)  # fmt: skip
+    [
+        ([], "no app is configured"),
+        (["--app", "nosuch:app"], 'no module "nosuch"'),
+        (["--app", "shop:nothing"], "shop:app"),
+        (["--app", "broken:app"], "No module named 'nosuchlibrary'"),
+        (["--app", "shop:add"], "a function"),
+        (["--app", "shop:app", "-q", "dflt"], "absurdctl create-queue dflt"),
+        (["--app", "shop:app", "--lease", "0s"], "lease_seconds"),
+    ],
+)
 def test_a_worker_that_cannot_begin_says_why(database_url: str, tmp_path: Path, arguments: list[str], says: str) -> None:
     write_app(tmp_path)
     write_app(tmp_path, "import nosuchlibrary", "broken")

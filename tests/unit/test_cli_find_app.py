@@ -137,7 +137,7 @@ def test_a_form_that_is_none_is_refused(project: Path, given: str) -> None:
     assert "module:attribute" in problem(given)
 
 
-@pytest.mark.parametrize("content", ["[tool.absurd\n", "[tool.absurd]\napp = 3\n", '[tool]\nabsurd = 3\n', "\x00"])
+@pytest.mark.parametrize("content", ["[tool.absurd\n", "[tool.absurd]\napp = 3\n", "[tool]\nabsurd = 3\n", "\x00"])
 def test_a_broken_pyproject_is_named(project: Path, content: str) -> None:
     (project / "pyproject.toml").write_text(content)
     assert str(project / "pyproject.toml") in problem()
