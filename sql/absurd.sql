@@ -58,6 +58,15 @@ create type absurd.spawn_options as (
   parent_task_id uuid
 );
 
+-- What a wait found, on its way to a checkpoint. No json around it: reading a value out of json reads its neighbours too, and a stored
+-- value may hold what text cannot (a NUL character).
+create type absurd.arrival as (
+  step_name text,
+  kind text,
+  state json,
+  event_seq bigint
+);
+
 -- tables/tasks.sql
 
 -- One row per task: inserted whole at spawn, updated once at its end.
@@ -414,6 +423,7 @@ language sql volatile as $$
 $$;
 
 -- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks and events out meanwhile.
+-- Runs of other queues that wait for something in it wake, ask again, and learn that it is gone.
 create or replace function absurd.drop_queue(p_queue_name text) returns void
 language plpgsql volatile as $$
 begin
@@ -422,6 +432,7 @@ begin
   if not found then
     return;
   end if;
+  perform absurd.wake_outside_waiters(p_queue_name);
   delete from absurd.runs r where r.queue_name = p_queue_name;
   delete from absurd.waits w where w.queue_name = p_queue_name
     or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
@@ -431,6 +442,23 @@ begin
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
   delete from absurd.events e where e.queue_name = p_queue_name;
   delete from absurd.tasks t where t.queue_name = p_queue_name;
+end $$;
+
+-- Makes the runs of other queues ready that wait for events or tasks of this one.
+create or replace function absurd.wake_outside_waiters(p_queue_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_run_ids uuid[] := array(
+    select l.run_id from (
+      select r.run_id from absurd.runs r
+      where r.queue_name <> p_queue_name and r.state = 'sleeping' and r.run_id in (
+        select w.run_id from absurd.waits w
+        left join absurd.tasks t on t.task_id = w.awaited_task_id
+        where (w.kind = 'event' and w.queue_name = p_queue_name) or (w.kind = 'task' and t.queue_name = p_queue_name))
+      order by r.run_id for update) l);
+begin
+  delete from absurd.waits w where w.run_id = any (v_run_ids);
+  perform absurd.put_back(u.run_id, 'pending', absurd.current_time(), 0) from unnest(v_run_ids) as u(run_id);
 end $$;
 
 -- The names of all queues.
@@ -1046,14 +1074,14 @@ language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
-  v_arrivals json;
+  v_arrivals absurd.arrival[];
   v_decided text;
 begin
   for i in 1 .. cardinality(p_run_ids) loop
     v_arrivals := null;
     if v_status[i] = 'ok' then
       select coalesce(min(f.problem), case when count(*) filter (where f.status = 'found') >= p_needed[i] then 'ok' else 'waiting' end),
-        json_agg(json_build_array(f.step_name, p_positions[i], f.kind, f.state, f.event_seq) order by f.ord)
+        array_agg((f.step_name, f.kind, f.state, f.event_seq)::absurd.arrival order by f.ord)
           filter (where f.status = 'found' and f.found_before < p_needed[i])
       into v_decided, v_arrivals
       from (
@@ -1066,20 +1094,22 @@ begin
       v_status[i] := v_decided;
     end if;
     if v_status[i] = 'ok' then
-      perform absurd.record_arrivals(p_task_ids[i], p_run_ids[i], v_arrivals);
-      return query select 'ok', v_arrivals::text;
+      perform absurd.record_arrivals(p_task_ids[i], p_run_ids[i], p_positions[i], v_arrivals);
+      return query
+        select 'ok', json_agg(json_build_array(a.step_name, p_positions[i], a.kind, a.state, a.event_seq) order by a.ord)::text
+        from unnest(v_arrivals) with ordinality as a(step_name, kind, state, event_seq, ord);
     else
       return query select v_status[i], null::text;
     end if;
   end loop;
 end $$;
 
--- Writes arrivals in the form of check_waits() as checkpoints.
-create or replace function absurd.record_arrivals(p_task_id uuid, p_run_id uuid, p_arrivals json) returns void
+-- Writes arrivals as checkpoints.
+create or replace function absurd.record_arrivals(p_task_id uuid, p_run_id uuid, p_position integer, p_arrivals absurd.arrival[]) returns void
 language sql volatile as $$
   insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
-  select p_task_id, a.value ->> 0, (a.value ->> 1)::integer, a.value ->> 2, a.value -> 3, (a.value ->> 4)::bigint, p_run_id, absurd.current_time()
-  from json_array_elements(p_arrivals) as a(value)
+  select p_task_id, a.step_name, p_position, a.kind, a.state, a.event_seq, p_run_id, absurd.current_time()
+  from unnest(p_arrivals) as a
   on conflict (task_id, step_name) do nothing
 $$;
 
@@ -1116,7 +1146,7 @@ declare
   v_now timestamptz := absurd.current_time();
   v_wait record;
   v_arrival record;
-  v_arrivals json[] := '{}'::json[];
+  v_arrivals absurd.arrival[] := '{}'::absurd.arrival[];
   v_absent json[] := '{}'::json[];
   v_missing integer := coalesce(p_needed, 0);
 begin
@@ -1125,7 +1155,7 @@ begin
     select * into v_arrival from absurd.find_arrival(v_wait.value);
     if v_arrival.status = 'found' then
       v_missing := v_missing - 1;
-      v_arrivals := v_arrivals || json_build_array(v_wait.value ->> 'step', p_position, v_arrival.kind, v_arrival.state, v_arrival.event_seq);
+      v_arrivals := v_arrivals || (v_wait.value ->> 'step', v_arrival.kind, v_arrival.state, v_arrival.event_seq)::absurd.arrival;
     elsif v_arrival.status = 'absent' then
       v_absent := v_absent || v_wait.value;
     else
@@ -1133,7 +1163,7 @@ begin
     end if;
   end loop;
   if cardinality(v_arrivals) > 0 then
-    perform absurd.record_arrivals(p_task_id, p_run_id, array_to_json(v_arrivals));
+    perform absurd.record_arrivals(p_task_id, p_run_id, p_position, v_arrivals);
   end if;
   if p_needed > 0 and v_missing = 0 then
     perform absurd.put_back(p_run_id, 'pending', v_now, 0);
@@ -2264,8 +2294,8 @@ begin
   end if;
   select * into v_arrival from absurd.find_arrival(v_wait);
   if v_arrival.status = 'found' then
-    perform absurd.record_arrivals(p_task_id, p_run_id, json_build_array(
-      json_build_array(p_step_name, 0, v_arrival.kind, v_arrival.state, v_arrival.event_seq)));
+    perform absurd.record_arrivals(p_task_id, p_run_id, 0,
+      array[(p_step_name, v_arrival.kind, v_arrival.state, v_arrival.event_seq)::absurd.arrival]);
     return query select false, absurd.readable_jsonb(v_arrival.state);
     return;
   end if;
@@ -3006,5 +3036,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6ca1141ca6fb26c6';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6bda0847042a3f25';
 commit;

@@ -18,6 +18,7 @@ language sql volatile as $$
 $$;
 
 -- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks and events out meanwhile.
+-- Runs of other queues that wait for something in it wake, ask again, and learn that it is gone.
 create or replace function absurd.drop_queue(p_queue_name text) returns void
 language plpgsql volatile as $$
 begin
@@ -26,6 +27,7 @@ begin
   if not found then
     return;
   end if;
+  perform absurd.wake_outside_waiters(p_queue_name);
   delete from absurd.runs r where r.queue_name = p_queue_name;
   delete from absurd.waits w where w.queue_name = p_queue_name
     or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
@@ -35,6 +37,23 @@ begin
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
   delete from absurd.events e where e.queue_name = p_queue_name;
   delete from absurd.tasks t where t.queue_name = p_queue_name;
+end $$;
+
+-- Makes the runs of other queues ready that wait for events or tasks of this one.
+create or replace function absurd.wake_outside_waiters(p_queue_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_run_ids uuid[] := array(
+    select l.run_id from (
+      select r.run_id from absurd.runs r
+      where r.queue_name <> p_queue_name and r.state = 'sleeping' and r.run_id in (
+        select w.run_id from absurd.waits w
+        left join absurd.tasks t on t.task_id = w.awaited_task_id
+        where (w.kind = 'event' and w.queue_name = p_queue_name) or (w.kind = 'task' and t.queue_name = p_queue_name))
+      order by r.run_id for update) l);
+begin
+  delete from absurd.waits w where w.run_id = any (v_run_ids);
+  perform absurd.put_back(u.run_id, 'pending', absurd.current_time(), 0) from unnest(v_run_ids) as u(run_id);
 end $$;
 
 -- The names of all queues.

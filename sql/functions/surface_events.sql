@@ -31,8 +31,8 @@ begin
   end if;
   select * into v_arrival from absurd.find_arrival(v_wait);
   if v_arrival.status = 'found' then
-    perform absurd.record_arrivals(p_task_id, p_run_id, json_build_array(
-      json_build_array(p_step_name, 0, v_arrival.kind, v_arrival.state, v_arrival.event_seq)));
+    perform absurd.record_arrivals(p_task_id, p_run_id, 0,
+      array[(p_step_name, v_arrival.kind, v_arrival.state, v_arrival.event_seq)::absurd.arrival]);
     return query select false, absurd.readable_jsonb(v_arrival.state);
     return;
   end if;

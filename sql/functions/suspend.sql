@@ -55,14 +55,14 @@ language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
-  v_arrivals json;
+  v_arrivals absurd.arrival[];
   v_decided text;
 begin
   for i in 1 .. cardinality(p_run_ids) loop
     v_arrivals := null;
     if v_status[i] = 'ok' then
       select coalesce(min(f.problem), case when count(*) filter (where f.status = 'found') >= p_needed[i] then 'ok' else 'waiting' end),
-        json_agg(json_build_array(f.step_name, p_positions[i], f.kind, f.state, f.event_seq) order by f.ord)
+        array_agg((f.step_name, f.kind, f.state, f.event_seq)::absurd.arrival order by f.ord)
           filter (where f.status = 'found' and f.found_before < p_needed[i])
       into v_decided, v_arrivals
       from (
@@ -75,20 +75,22 @@ begin
       v_status[i] := v_decided;
     end if;
     if v_status[i] = 'ok' then
-      perform absurd.record_arrivals(p_task_ids[i], p_run_ids[i], v_arrivals);
-      return query select 'ok', v_arrivals::text;
+      perform absurd.record_arrivals(p_task_ids[i], p_run_ids[i], p_positions[i], v_arrivals);
+      return query
+        select 'ok', json_agg(json_build_array(a.step_name, p_positions[i], a.kind, a.state, a.event_seq) order by a.ord)::text
+        from unnest(v_arrivals) with ordinality as a(step_name, kind, state, event_seq, ord);
     else
       return query select v_status[i], null::text;
     end if;
   end loop;
 end $$;
 
--- Writes arrivals in the form of check_waits() as checkpoints.
-create or replace function absurd.record_arrivals(p_task_id uuid, p_run_id uuid, p_arrivals json) returns void
+-- Writes arrivals as checkpoints.
+create or replace function absurd.record_arrivals(p_task_id uuid, p_run_id uuid, p_position integer, p_arrivals absurd.arrival[]) returns void
 language sql volatile as $$
   insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
-  select p_task_id, a.value ->> 0, (a.value ->> 1)::integer, a.value ->> 2, a.value -> 3, (a.value ->> 4)::bigint, p_run_id, absurd.current_time()
-  from json_array_elements(p_arrivals) as a(value)
+  select p_task_id, a.step_name, p_position, a.kind, a.state, a.event_seq, p_run_id, absurd.current_time()
+  from unnest(p_arrivals) as a
   on conflict (task_id, step_name) do nothing
 $$;
 
@@ -125,7 +127,7 @@ declare
   v_now timestamptz := absurd.current_time();
   v_wait record;
   v_arrival record;
-  v_arrivals json[] := '{}'::json[];
+  v_arrivals absurd.arrival[] := '{}'::absurd.arrival[];
   v_absent json[] := '{}'::json[];
   v_missing integer := coalesce(p_needed, 0);
 begin
@@ -134,7 +136,7 @@ begin
     select * into v_arrival from absurd.find_arrival(v_wait.value);
     if v_arrival.status = 'found' then
       v_missing := v_missing - 1;
-      v_arrivals := v_arrivals || json_build_array(v_wait.value ->> 'step', p_position, v_arrival.kind, v_arrival.state, v_arrival.event_seq);
+      v_arrivals := v_arrivals || (v_wait.value ->> 'step', v_arrival.kind, v_arrival.state, v_arrival.event_seq)::absurd.arrival;
     elsif v_arrival.status = 'absent' then
       v_absent := v_absent || v_wait.value;
     else
@@ -142,7 +144,7 @@ begin
     end if;
   end loop;
   if cardinality(v_arrivals) > 0 then
-    perform absurd.record_arrivals(p_task_id, p_run_id, array_to_json(v_arrivals));
+    perform absurd.record_arrivals(p_task_id, p_run_id, p_position, v_arrivals);
   end if;
   if p_needed > 0 and v_missing = 0 then
     perform absurd.put_back(p_run_id, 'pending', v_now, 0);

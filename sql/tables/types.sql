@@ -11,3 +11,12 @@ create type absurd.spawn_options as (
   idempotency_key text,
   parent_task_id uuid
 );
+
+-- What a wait found, on its way to a checkpoint. No json around it: reading a value out of json reads its neighbours too, and a stored
+-- value may hold what text cannot (a NUL character).
+create type absurd.arrival as (
+  step_name text,
+  kind text,
+  state json,
+  event_seq bigint
+);

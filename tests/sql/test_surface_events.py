@@ -291,3 +291,60 @@ def test_a_task_of_many_waits_and_names_comes_to_its_end(conn: Connection) -> No
         emit(conn, name, position)
     complete(conn, claim(conn))
     assert state(conn, task_id) == "completed"
+
+
+NOT_FOR_JSONB = [r'{"a": "\u0000"}', r'"\ud800"', "1e200000"]
+
+
+@pytest.mark.parametrize("payload", NOT_FOR_JSONB)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_payload_that_only_json_can_hold_stops_no_wait(conn: Connection, payload: str, before: bool) -> None:
+    run = spawn_and_claim(conn)
+    if before:
+        value(conn, "select absurd.append_event('default', 'go', %s::json)", payload)
+    else:
+        assert await_event(conn, run, "go") == SUSPEND
+        value(conn, "select absurd.append_event('default', 'go', %s::json)", payload)
+        run = claim(conn)
+        assert run["event_payload"] == {"$unreadable": payload}
+    assert await_event(conn, run, "go") == (False, {"$unreadable": payload})
+
+
+@pytest.mark.parametrize("payload", NOT_FOR_JSONB)
+def test_a_payload_that_only_json_can_hold_stops_no_batch(conn: Connection, payload: str) -> None:
+    value(conn, "select absurd.append_event('default', 'go', %s::json)", payload)
+    first, second = spawn_and_claim(conn), spawn_and_claim(conn)
+    wait = [{"step": "go", "queue": "default", "event": "go"}]
+    arguments = (first["task_id"], second["task_id"], first["run_id"], second["run_id"])
+    checked = rows(
+        conn,
+        "select * from absurd.check_waits(array[%s, %s], array[%s, %s], array[1, 1], array[3, 3], array[1, 1],"
+        " array[%s::json, %s::json])",
+        *arguments,
+        wait,
+        wait,
+    )
+    assert [c["status"] for c in checked] == ["ok", "ok"]
+    assert payload in checked[0]["arrivals"]
+    recorded = rows(conn, "select position, state::text as state from absurd.checkpoints")
+    assert recorded == [{"position": 3, "state": payload}] * 2
+
+
+def test_a_run_that_waits_in_a_dropped_queue_wakes(conn: Connection) -> None:
+    value(conn, "select absurd.create_queue('other')")
+    elsewhere = spawn(conn, queue="other")["task_id"]
+    for wait in ({"step": "s", "queue": "other", "event": "go"}, {"step": "s", "task": str(elsewhere)}):
+        run = spawn_and_claim(conn, timeout=0)
+        suspended = value(
+            conn,
+            "select (absurd.suspend_runs(array[%s], array[%s], array[1], array[1], array[1], array[%s::json],"
+            " array[null]::timestamptz[], array[null]::float8[], array[null]::text[], array[null]::text[]))[1]",
+            run["task_id"],
+            run["run_id"],
+            [wait],
+        )
+        assert suspended == "ok"
+    assert claim_all(conn, 10) == []
+    rows(conn, "select absurd.drop_queue('other')")
+    assert len(claim_all(conn, 10)) == 2
+    assert value(conn, "select count(*) from absurd.waits") == 0
