@@ -11,7 +11,9 @@ import enum
 import functools
 import json
 import math
+import operator
 import re
+import sys
 import types
 import typing
 import uuid
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
+import typing_extensions
 
 from absurd.errors import SerializationError, ValidationError
 
@@ -189,6 +192,10 @@ PLAIN = PlainCodec()
 _PLAIN_TYPES = (Any, object, dict, list, str, int, float, bool, None, type(None), typing.Mapping, Mapping)
 
 
+# Of a key of a TypedDict that must be there, and of one that need not.
+_MARKERS: tuple[Any, Any] = (typing.Required, typing.NotRequired)
+
+
 def codec_for(declared: Any) -> Codec:
     """The codec for a declared type; plain JSON for ``Any``, ``dict``, ``list`` and the like."""
     if _is_plain(declared):
@@ -217,11 +224,30 @@ def _make_typed_codec(declared: Any) -> Codec:
     from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
     try:
-        return TypedCodec(TypeAdapter(declared), getattr(declared, "__name__", str(declared)))
+        return TypedCodec(TypeAdapter(_portable(declared)), getattr(declared, "__name__", str(declared)))
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise SerializationError(
             f"type {declared!r} cannot be stored: declare a dataclass, TypedDict, pydantic model or JSON type ({error.message})"
         ) from None
+
+
+def _portable(declared: Any) -> Any:
+    """The same type in a form that pydantic takes: before Python 3.12 it refuses ``typing.TypedDict``."""
+    if sys.version_info >= (3, 12):
+        return declared
+    if typing.is_typeddict(declared) and type(declared).__module__ == "typing":
+        fields = {
+            name: hint if typing.get_origin(hint) in _MARKERS else _MARKERS[name not in declared.__required_keys__][hint]
+            for name, hint in typing.get_type_hints(declared, include_extras=True).items()
+        }
+        make: Any = typing_extensions.TypedDict
+        return make(declared.__name__, {name: _portable(hint) for name, hint in fields.items()})
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_portable, arguments))
+    if origin in (dict, list, tuple, set, frozenset, *_MARKERS):
+        return origin[tuple(map(_portable, arguments))] if len(arguments) > 1 else origin[_portable(*arguments)]
+    return declared
 
 
 def return_codec(fn: Callable[..., Any]) -> Codec:
