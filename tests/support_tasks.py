@@ -81,7 +81,7 @@ class Play:
                 def chosen(params: Any, ctx: Any) -> Any:
                     return run_coroutine(handler(params, AwaitableContext(ctx)))
 
-            options.setdefault("retry", "none")
+            options.setdefault("retry", {"kind": "fixed", "base_seconds": 0} if "max_attempts" in options else "none")
             self.handlers[name] = self.app.register_task(name, **options)(chosen)
             return self.handlers[name]
 
