@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -59,6 +59,32 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
         options=encode(options_json(merged), "options"),
         idempotency_key=check_name("idempotency_key", key) if key is not None else None,
     )
+
+
+def make_requests(
+    registry: Registry, task: Any, all_params: Sequence[Any], options: SpawnOptions, *, queue: str
+) -> list[SpawnRequest]:
+    """Many tasks with the same options, which are checked and encoded once; otherwise like ``make_request``."""
+    if not all_params:
+        return []
+    first = make_request(registry, task, all_params[0], options, queue=queue)
+    definition = registry.find(task)
+    encoded = (definition.params if definition is not None else PLAIN).encode
+    what = f'params of task "{first.task_name}"'
+    rest = [
+        SpawnRequest(
+            queue_name=first.queue_name,
+            task_id=uuid6.uuid7(),
+            run_id=uuid6.uuid7(),
+            task_name=first.task_name,
+            params=encoded(params, what),
+            headers=first.headers,
+            options=first.options,
+            idempotency_key=first.idempotency_key,
+        )
+        for params in all_params[1:]
+    ]
+    return [first, *rest]
 
 
 def _foreign_name(task: object) -> str:

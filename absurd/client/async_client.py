@@ -126,8 +126,12 @@ class AsyncAbsurd(AsyncWorkerMethods):
     ) -> list[AsyncTaskHandle[Any]]:
         """Makes one task for each of ``params``, in batches of 1,000; each batch is one transaction, or part of the caller's."""
         name, items = self._task_name(task), many_params(params)
-        choices = many_options(spawn_options(options), len(items), idempotency_keys)
-        requests = [await self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
+        shared = spawn_options(options)
+        choices = many_options(shared, len(items), idempotency_keys)
+        if idempotency_keys is None and not self.registry.before_spawn:
+            requests = self._alike(name, items, shared)
+        else:
+            requests = [await self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
         handles: list[AsyncTaskHandle[Any]] = []
         for batch in batches(requests):
             spawned = await self._run(spawn_tasks(batch), conn, whole=True)

@@ -20,7 +20,7 @@ from absurd.location import database_url
 from absurd.queries.events import append_event
 from absurd.queries.query import Query
 from absurd.registry import Registry, check_name
-from absurd.spawning import check_headers, check_queue_name, make_request, options_json
+from absurd.spawning import check_headers, check_queue_name, make_request, make_requests, options_json
 from absurd.types import DEFAULT_QUEUE, RetryStrategy, SpawnOptions, SpawnRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -185,6 +185,10 @@ class BaseClient:
 
     def _request(self, task: Any, params: Any, options: SpawnOptions) -> SpawnRequest:
         return make_request(self.registry, task, params, options, queue=self.queue_name)
+
+    def _alike(self, name: str, items: Sequence[Any], options: SpawnOptions) -> list[SpawnRequest]:
+        """Requests that differ in their params only; not for apps with hooks, which see each of them."""
+        return make_requests(self.registry, name, items, options, queue=self.queue_name)
 
     def _result_codec(self, task: Any) -> Codec:
         definition = self.registry.find(task)

@@ -137,8 +137,12 @@ class Absurd(SyncWorkerMethods):
         Arguments, errors and handles are those of ``spawn``.
         """
         name, items = self._task_name(task), many_params(params)
-        choices = many_options(spawn_options(options), len(items), idempotency_keys)
-        requests = [self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
+        shared = spawn_options(options)
+        choices = many_options(shared, len(items), idempotency_keys)
+        if idempotency_keys is None and not self.registry.before_spawn:
+            requests = self._alike(name, items, shared)
+        else:
+            requests = [self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
         handles: list[TaskHandle[Any]] = []
         for batch in batches(requests):
             spawned = self._run(spawn_tasks(batch), conn, whole=True)
