@@ -2096,6 +2096,15 @@ begin
   return v_run;
 end $$;
 
+-- Refuses a moment that a client could not read back: most languages know no infinity and no year 10,000.
+create or replace function absurd.require_moment(p_what text, p_at timestamptz) returns void
+language plpgsql stable as $$
+begin
+  if p_at not between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00' then
+    raise exception '% must be a moment between 1970 and 9999, not %', p_what, p_at using errcode = 'AB012';
+  end if;
+end $$;
+
 -- Claims up to p_qty ready runs for p_claim_timeout seconds (0: until they end). Best priority first, then the longest ready.
 -- Clients of this function may be the only ones here, so it first does what a sweeping worker would do: wakes sleepers, ends what
 -- expired, in bounded pieces that cost an index look-up each when nothing is due.
@@ -2161,9 +2170,7 @@ language plpgsql volatile as $$
 declare
   v_run absurd.runs := absurd.hold_run('fail_run', p_queue_name, p_run_id);
 begin
-  if not isfinite(p_retry_at) then
-    raise exception 'retry_at must be a moment, not %', p_retry_at using errcode = 'AB012';
-  end if;
+  perform absurd.require_moment('retry_at', p_retry_at);
   perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
 end $$;
 
@@ -2173,9 +2180,10 @@ language plpgsql volatile as $$
 declare
   v_run absurd.runs := absurd.hold_run('schedule_run', p_queue_name, p_run_id);
 begin
-  if p_wake_at is null or not isfinite(p_wake_at) then
-    raise exception 'wake_at must be a moment, not %', coalesce(p_wake_at::text, 'null') using errcode = 'AB012';
+  if p_wake_at is null then
+    raise exception 'wake_at must be a moment, not null' using errcode = 'AB012';
   end if;
+  perform absurd.require_moment('wake_at', p_wake_at);
   perform absurd.put_back(v_run.run_id, case when p_wake_at > absurd.current_time() then 'sleeping' else 'pending' end, p_wake_at, 0);
 end $$;
 
@@ -2332,6 +2340,12 @@ language sql immutable parallel safe as $$
   select least(greatest(coalesce(p_limit, 50), 1), 1000)
 $$;
 
+-- The moment so long ago, null for null. Ages beyond what a timestamp can hold mean the same as a thousand years.
+create or replace function absurd.moment_ago(p_age interval) returns timestamptz
+language sql stable as $$
+  select case when p_age is not null then absurd.current_time() - least(greatest(p_age, '-1000 years'), '1000 years') end
+$$;
+
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
@@ -2367,10 +2381,9 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := absurd.current_time();
   v_limit integer := absurd.page_size(p_limit);
-  v_to timestamptz := v_now - p_older_than;
-  v_from timestamptz := v_now - p_newer_than;
+  v_to timestamptz := absurd.moment_ago(p_older_than);
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
   v_ids uuid[];
 begin
   if p_state in ('pending', 'running', 'sleeping') then
@@ -2579,7 +2592,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cach
 as $$
 #variable_conflict use_column
 declare
-  v_from timestamptz := absurd.current_time() - p_newer_than;
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
 begin
   return query
     select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
@@ -2686,7 +2699,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cach
 as $$
 #variable_conflict use_column
 declare
-  v_from timestamptz := absurd.current_time() - p_newer_than;
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
 begin
   return query
     select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
@@ -2797,6 +2810,12 @@ language sql immutable parallel safe as $$
   select least(greatest(coalesce(p_limit, 50), 1), 1000)
 $$;
 
+-- The moment so long ago, null for null. Ages beyond what a timestamp can hold mean the same as a thousand years.
+create or replace function absurd.moment_ago(p_age interval) returns timestamptz
+language sql stable as $$
+  select case when p_age is not null then absurd.current_time() - least(greatest(p_age, '-1000 years'), '1000 years') end
+$$;
+
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
@@ -2832,10 +2851,9 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := absurd.current_time();
   v_limit integer := absurd.page_size(p_limit);
-  v_to timestamptz := v_now - p_older_than;
-  v_from timestamptz := v_now - p_newer_than;
+  v_to timestamptz := absurd.moment_ago(p_older_than);
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
   v_ids uuid[];
 begin
   if p_state in ('pending', 'running', 'sleeping') then
@@ -3036,5 +3054,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6bda0847042a3f25';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:d717aab97525b9a1';
 commit;

@@ -10,7 +10,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cach
 as $$
 #variable_conflict use_column
 declare
-  v_from timestamptz := absurd.current_time() - p_newer_than;
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
 begin
   return query
     select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered

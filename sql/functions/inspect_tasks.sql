@@ -14,6 +14,12 @@ language sql immutable parallel safe as $$
   select least(greatest(coalesce(p_limit, 50), 1), 1000)
 $$;
 
+-- The moment so long ago, null for null. Ages beyond what a timestamp can hold mean the same as a thousand years.
+create or replace function absurd.moment_ago(p_age interval) returns timestamptz
+language sql stable as $$
+  select case when p_age is not null then absurd.current_time() - least(greatest(p_age, '-1000 years'), '1000 years') end
+$$;
+
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
@@ -49,10 +55,9 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := absurd.current_time();
   v_limit integer := absurd.page_size(p_limit);
-  v_to timestamptz := v_now - p_older_than;
-  v_from timestamptz := v_now - p_newer_than;
+  v_to timestamptz := absurd.moment_ago(p_older_than);
+  v_from timestamptz := absurd.moment_ago(p_newer_than);
   v_ids uuid[];
 begin
   if p_state in ('pending', 'running', 'sleeping') then

@@ -20,6 +20,15 @@ begin
   return v_run;
 end $$;
 
+-- Refuses a moment that a client could not read back: most languages know no infinity and no year 10,000.
+create or replace function absurd.require_moment(p_what text, p_at timestamptz) returns void
+language plpgsql stable as $$
+begin
+  if p_at not between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00' then
+    raise exception '% must be a moment between 1970 and 9999, not %', p_what, p_at using errcode = 'AB012';
+  end if;
+end $$;
+
 -- Claims up to p_qty ready runs for p_claim_timeout seconds (0: until they end). Best priority first, then the longest ready.
 -- Clients of this function may be the only ones here, so it first does what a sweeping worker would do: wakes sleepers, ends what
 -- expired, in bounded pieces that cost an index look-up each when nothing is due.
@@ -85,9 +94,7 @@ language plpgsql volatile as $$
 declare
   v_run absurd.runs := absurd.hold_run('fail_run', p_queue_name, p_run_id);
 begin
-  if not isfinite(p_retry_at) then
-    raise exception 'retry_at must be a moment, not %', p_retry_at using errcode = 'AB012';
-  end if;
+  perform absurd.require_moment('retry_at', p_retry_at);
   perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
 end $$;
 
@@ -97,9 +104,10 @@ language plpgsql volatile as $$
 declare
   v_run absurd.runs := absurd.hold_run('schedule_run', p_queue_name, p_run_id);
 begin
-  if p_wake_at is null or not isfinite(p_wake_at) then
-    raise exception 'wake_at must be a moment, not %', coalesce(p_wake_at::text, 'null') using errcode = 'AB012';
+  if p_wake_at is null then
+    raise exception 'wake_at must be a moment, not null' using errcode = 'AB012';
   end if;
+  perform absurd.require_moment('wake_at', p_wake_at);
   perform absurd.put_back(v_run.run_id, case when p_wake_at > absurd.current_time() then 'sleeping' else 'pending' end, p_wake_at, 0);
 end $$;
 

@@ -96,6 +96,16 @@ def test_ages_are_counted_by_the_clock_of_the_database(conn: Connection) -> None
         assert [t["task_id"] for t in list_tasks(conn, newer_than=timedelta(minutes=30), **filters)] == [new]
 
 
+def test_an_age_may_be_longer_than_history(conn: Connection) -> None:
+    spawn(conn)
+    counts = {}
+    for name in ("older", "newer"):
+        for age in ("100000 years", "-100000 years"):
+            counts[name, age] = len(rows(conn, f"select * from absurd.list_tasks(p_{name}_than => '{age}')"))
+    assert list(counts.values()) == [0, 1, 1, 0]
+    assert rows(conn, "select * from absurd.list_events(p_newer_than => '100000 years')") == []
+
+
 def test_an_unknown_state_is_refused_by_name(conn: Connection) -> None:
     code, message = sqlstate(conn, "select * from absurd.list_tasks(p_state => 'done')")
     assert code == "AB012"

@@ -207,7 +207,7 @@ def test_a_task_without_attempts_left_has_failed_for_its_last_reason(conn: Conne
     assert claim_all(conn) == []
 
 
-@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "10000-01-01", "0044-03-15 BC"])
 def test_no_run_sleeps_for_ever_by_a_date(conn: Connection, moment: str) -> None:
     run = spawn_and_claim(conn)
     assert sqlstate(conn, "select absurd.schedule_run('default', %s, %s)", run["run_id"], moment)[0] == "AB012"
