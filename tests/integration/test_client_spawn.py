@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -238,6 +239,16 @@ def test_a_cut_connection_between_two_calls_goes_unnoticed(app: Absurd, conn: Co
     assert (count(conn, "tasks"), count(conn, "events")) == (2, 2)
 
 
+@contextmanager
+def locked_queue(conn: Conn) -> Iterator[Callable[[], object]]:
+    """Keeps spawns and emits waiting; what it yields lets them go on, and so does its end."""
+    conn.execute("select pg_advisory_lock(absurd.queue_lock_key('default'))")
+    try:
+        yield lambda: conn.execute("select pg_advisory_unlock_all()")
+    finally:
+        conn.execute("select pg_advisory_unlock_all()")
+
+
 def blocked(conn: Conn) -> list[int]:
     rows = conn.execute(
         "select a.pid from pg_locks l join pg_stat_activity a using (pid)"
@@ -247,13 +258,12 @@ def blocked(conn: Conn) -> list[int]:
 
 
 def test_a_spawn_that_is_cut_in_the_middle_is_sent_again_and_makes_one_task(app: Absurd, conn: Conn) -> None:
-    conn.execute("select pg_advisory_lock(absurd.queue_lock_key('default'))")
-    with ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor, locked_queue(conn) as unlock:
         spawning = executor.submit(app.spawn, "work")
         (pid,) = wait_until(lambda: blocked(conn))
         conn.execute("select pg_terminate_backend(%s, 10000)", [pid])
         wait_until(lambda: blocked(conn) not in ([], [pid]))
-        conn.execute("select pg_advisory_unlock(absurd.queue_lock_key('default'))")
+        unlock()
         handle = spawning.result(20)
     assert handle.created
     assert stored(conn, "r.run_id", handle.task_id) == (handle.run_id,)
@@ -261,8 +271,7 @@ def test_a_spawn_that_is_cut_in_the_middle_is_sent_again_and_makes_one_task(app:
 
 
 def test_an_emit_that_is_cut_in_the_middle_says_that_nobody_knows(app: Absurd, conn: Conn) -> None:
-    conn.execute("select pg_advisory_lock(absurd.queue_lock_key('default'))")
-    with ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor, locked_queue(conn):
         emitting = executor.submit(app.emit_event, "paid")
         (pid,) = wait_until(lambda: blocked(conn))
         conn.execute("select pg_terminate_backend(%s, 10000)", [pid])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -33,6 +35,16 @@ def blocked_pid(conn: psycopg.Connection[Any]) -> int:
         return row[0] if row else 0
 
     return wait_until(look, what="a blocked session")
+
+
+@contextmanager
+def held(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Holds advisory lock 1; let go at the latest at the end, so that a test which fails does not hang."""
+    conn.execute("select pg_advisory_lock(1)")
+    try:
+        yield
+    finally:
+        conn.execute("select pg_advisory_unlock_all()")
 
 
 def in_thread(executor: ThreadPoolExecutor, connections: Pool, query: Query[T]) -> Future[T]:
@@ -63,13 +75,12 @@ def test_a_cut_in_the_middle_of_a_query(database_url: str, conn: psycopg.Connect
     """A repeatable one is sent again; of another it is said that nobody knows."""
     connections = Pool(database_url)
     query: Query[int] = Query("select 7 from pg_advisory_xact_lock(1)", (), scalar, repeatable=repeatable)
-    conn.execute("select pg_advisory_lock(1)")
-    with ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor, held(conn):
         answer = in_thread(executor, connections, query)
         conn.execute("select pg_terminate_backend(%s)", [blocked_pid(conn)])
         if repeatable:
             blocked_pid(conn)
-            conn.execute("select pg_advisory_unlock(1)")
+            conn.execute("select pg_advisory_unlock_all()")
             assert answer.result(20) == 7
         else:
             with pytest.raises(DatabaseUnavailableError, match="unknown whether it took effect"):
