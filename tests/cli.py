@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from typer.testing import CliRunner
 
 from absurd.cli import app
@@ -33,6 +34,12 @@ APP = """
     @app.register_task("add")
     def add(params, ctx):
         return {"sum": ctx.step("adding", lambda: params["a"] + params["b"])}
+
+
+    @app.register_task("talk")
+    def talk(params, ctx):
+        print("said by a task")
+        ctx.await_event("never")
 
 
     @app.register_task("boom")
@@ -126,7 +133,8 @@ def working(
 
 def _ready(process: subprocess.Popen[str], directory: Path, database: str) -> bool:
     assert process.poll() is None, (directory / "worker.log").read_text()
-    return bool(absurdctl("list-workers", "--json", database=database).json())
+    with psycopg.connect(database) as connection:
+        return connection.execute("select from absurd.workers").fetchone() is not None
 
 
 def invoke(*arguments: str, database: str, stdin: str = "", code: int = 0) -> Result:

@@ -16,7 +16,6 @@ from absurd.cli.options import seconds
 from absurd.cli.output import Column, Rows
 from absurd.cli.session import Session
 from absurd.cli.text import duration, escape
-from absurd.errors import QueueNotFoundError
 from absurd.queries import admin, inspect
 from absurd.queries.query import Query
 
@@ -46,7 +45,8 @@ def cleanup(session: Session, queue: Queue = None, older_than: OlderThan = None)
     session.require_queue(queue)
     names = session.run(inspect.queue_names()) if queue is None else [queue]
     with session.out.progress("Cleaning up") as progress:
-        rows = [_clean(session, name, older_than, progress) for name in names]
+        found = [_clean(session, name, older_than, progress) for name in names]
+    rows = [row for row in found if row is not None]
     if session.out.as_json:
         session.out.json(rows)
         return
@@ -63,10 +63,10 @@ def cleanup(session: Session, queue: Queue = None, older_than: OlderThan = None)
     session.out.table(columns, cells, empty="No queues.")
 
 
-def _clean(session: Session, queue: str, older_than: float | None, progress: Progress) -> dict[str, str | int]:
+def _clean(session: Session, queue: str, older_than: float | None, progress: Progress) -> dict[str, str | int] | None:
     policy = session.run(admin.retention(queue))
     if policy is None:
-        raise QueueNotFoundError(f'queue "{queue}" was dropped meanwhile')
+        return None  # dropped meanwhile
     wanted = policy.ttl / timedelta(seconds=1) if older_than is None else older_than
     ttl = min(math.ceil(wanted), MAX_TTL)
     bar = progress.add_task(escape(queue), total=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -100,6 +101,9 @@ def worker(
     The first signal stops claiming and lets what runs end within --grace; a second one ends at once.
     """
     set_up(log_format, log_level)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What tasks print is read while the worker runs, also from a file or pipe.
+        sys.stdout.reconfigure(line_buffering=True)
     if session.database is not None:
         # An app that says nothing of its own, Absurd(), then means the same database in its tasks.
         os.environ[VARIABLES[0]] = session.url

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from absurd.cli import app
 from scripts import build_cli_docs
-from tests.cli import absurdctl
 
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = PROGRAM.commands
@@ -53,7 +53,7 @@ def test_an_example_is_understood(line: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_of_a_command_shows_examples_and_every_option(name: str) -> None:
-    text = absurdctl(name, "--help", env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).out
+    text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}, prog_name="absurdctl").stdout
     flat = " ".join(text.split())
     assert "Examples" in text
     for line in build_cli_docs.examples(COMMANDS[name]):

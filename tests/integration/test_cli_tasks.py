@@ -116,6 +116,7 @@ def test_list_tasks_filters_by_queue_name_state_and_age(database_url: str, conn:
     human = invoke("list-tasks", database=database_url)
     assert human.out.splitlines()[0].split() == ["TASK", "ID", "QUEUE", "NAME", "STATE", "ATTEMPT", "SPAWNED"]
     assert "cancelled" in human.out
+    assert all(line == line.rstrip() for line in human.out.splitlines())
     assert "No tasks." in invoke("list-tasks", "-n", "nosuch", database=database_url).out
 
 
