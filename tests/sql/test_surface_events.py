@@ -334,7 +334,7 @@ def test_a_run_that_waits_in_a_dropped_queue_wakes(conn: Connection) -> None:
     value(conn, "select absurd.create_queue('other')")
     elsewhere = spawn(conn, queue="other")["task_id"]
     for wait in ({"step": "s", "queue": "other", "event": "go"}, {"step": "s", "task": str(elsewhere)}):
-        run = spawn_and_claim(conn, timeout=0)
+        run = spawn_and_claim(conn, {"cancellation": {"max_duration": 60}}, timeout=0)
         suspended = value(
             conn,
             "select (absurd.suspend_runs(array[%s], array[%s], array[1], array[1], array[1], array[%s::json],"
@@ -348,3 +348,4 @@ def test_a_run_that_waits_in_a_dropped_queue_wakes(conn: Connection) -> None:
     rows(conn, "select absurd.drop_queue('other')")
     assert len(claim_all(conn, 10)) == 2
     assert value(conn, "select count(*) from absurd.waits") == 0
+    assert value(conn, "select count(deadline_at) from absurd.runs") == 2
