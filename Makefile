@@ -33,7 +33,6 @@ check: $(STAMP) ## Check format, lint, types, import directions and generated fi
 	$(PY) scripts/build_sql.py --check
 	$(PY) scripts/build_async.py --check
 	$(PY) scripts/build_cli_docs.py --check
-	$(PY) scripts/build_cli_docs.py --check
 
 sql: $(STAMP) ## Join the files in sql/ into sql/absurd.sql
 	@$(PY) scripts/build_sql.py

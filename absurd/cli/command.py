@@ -103,5 +103,7 @@ def _message(error: Exception, debug: bool) -> str:
         error = translate(error)
     if isinstance(error, AbsurdError):
         return str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!a} holds bytes that are no UTF-8; give text in UTF-8"
     hint = "" if debug else " (--debug shows where)"
     return f"{type(error).__name__}: {mask(str(error))}{hint}"

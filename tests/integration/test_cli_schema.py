@@ -66,6 +66,13 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> No
     assert "sec%40ret" not in absurdctl("--debug", "list-queues", "-d", "postgresql://ann:sec%40ret@127.0.0.1:1/shop", code=1).err
 
 
+@pytest.mark.parametrize("command", ["list-tasks -q", "list-tasks -n", "drop-queue", "create-queue", "list-queues -d"])
+def test_an_argument_that_is_no_text_is_refused(database_url: str, command: str) -> None:
+    text = refused(*command.split(), "bad\udcff", database=database_url)
+    assert text.startswith("Error: ")
+    assert "bad\\udcff" in text
+
+
 def test_debug_shows_the_traceback_before_or_after_the_command() -> None:
     url = "postgresql://x@127.0.0.1:1/nowhere"
     for arguments in (["--debug", "list-queues", "-d", url], ["list-queues", "-d", url, "--debug"]):
