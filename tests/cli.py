@@ -36,6 +36,11 @@ APP = """
         return {"sum": ctx.step("adding", lambda: params["a"] + params["b"])}
 
 
+    @app.register_task("relay")
+    def relay(params, ctx):
+        return str(app.spawn("add", {"a": 1, "b": 2}).task_id)
+
+
     @app.register_task("talk")
     def talk(params, ctx):
         print("said by a task")

@@ -24,6 +24,7 @@ def test_a_missing_schema_names_init(empty_database_url: str) -> None:
     for arguments in (["list-queues"], ["migrate"], ["create-queue", "x"], ["spawn-task", "x"], ["schema-version"]):
         done = invoke(*arguments, database=empty_database_url, code=1)
         assert "absurdctl init" in done.err
+        assert "absurdctl migrate" not in done.err
         assert len(done.err.splitlines()) == 1
 
 

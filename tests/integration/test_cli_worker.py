@@ -92,7 +92,8 @@ def test_the_database_option_means_the_app_too(database_url: str, tmp_path: Path
     write_app(tmp_path)
     nowhere = "postgresql://x@127.0.0.1:1/nowhere"
     with working(tmp_path, database_url, "--app", "shop", "-d", database_url, env={"ABSURD_DATABASE_URL": nowhere}):
-        assert '"sum": 3' in spawn(database_url, "add", "-P", "a:=1", "-P", "b:=2").out
+        child = spawn(database_url, "relay", "--json").json()["result"]
+        assert invoke("show-task", child, "--json", database=database_url).json()["task_name"] == "add"
 
 
 def test_several_processes_are_started_and_stopped_together(database_url: str, tmp_path: Path) -> None:
