@@ -590,7 +590,7 @@ begin
   end if;
   begin
     v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
-      absurd.current_time() + make_interval(secs => absurd.option_number(p_options -> 'delay')));
+      absurd.current_time() + make_interval(secs => nullif(absurd.option_number(p_options -> 'delay'), 0)));
     v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
     if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
       v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
@@ -1408,7 +1408,8 @@ begin
   update absurd.attempts a set final = false where a.run_id = v_task.run_id;
   update absurd.tasks t
   set outcome = null, run_id = null, epoch = null, attempt = null, worker_id = null, started_at = null, finished_at = null,
-    max_attempts = coalesce(v_max_attempts, greatest(t.max_attempts, v_task.attempt + 1))
+    -- without limit it stays so: greatest() would pass over the null
+    max_attempts = coalesce(v_max_attempts, case when t.max_attempts is not null then greatest(t.max_attempts, v_task.attempt + 1) end)
   where t.task_id = p_task_id;
   insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
   values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
@@ -3055,5 +3056,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:176522e793a43081';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:17a0727443afaaf5';
 commit;

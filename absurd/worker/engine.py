@@ -58,7 +58,8 @@ class Engine:
         self._turn = list(options.queues)
         self._claiming: tuple[str, int] | None = None
         self._full_claims = 0
-        self._idle = False
+        self.idle = False
+        self._registered = False
         self._draining = False
         self._stopping = False
         self._changed = asyncio.Event()
@@ -88,8 +89,13 @@ class Engine:
             len(self.registry),
         )
         try:
+            next_look = time.monotonic() + self._options.poll_interval
             while not self._stopping:
-                await self._wait_for_change(self._options.poll_interval)
+                # A claim that found nothing is a change too: it must not be the reason for the next one.
+                await self._wait_for_change(next_look - time.monotonic())
+                if time.monotonic() < next_look:
+                    continue
+                next_look = time.monotonic() + self._options.poll_interval
                 for queue in self._options.queues:
                     self._look(queue)
                 if time.monotonic() - self._limits_read > LIMITS_INTERVAL:
@@ -129,6 +135,7 @@ class Engine:
                     f"create it with: absurdctl create-queue {shlex.quote(missing[0])}, or app.create_queue()"
                 )
             await asyncio.to_thread(self._leases.start)
+            self._registered = True
         except BaseException:
             self._stopping = True
             await self._stop_writer()
@@ -193,7 +200,7 @@ class Engine:
     def wanted_claim(self, endings: int) -> Query[list[ClaimedRun]] | None:
         """The claim to send along with a batch that frees so many slots; ``None`` for none."""
         free = self._options.concurrency - len(self._active) + endings
-        if self._stopping or free <= 0:
+        if self._stopping or not self._registered or free <= 0:
             return None
         queue = next((name for name in self._turn if self._looking[name]), None)
         if queue is None:
@@ -201,6 +208,8 @@ class Engine:
         self._turn.remove(queue)
         self._turn.append(queue)
         self._claiming = (queue, free)
+        # Before it is sent: whatever is heard from now on asks for another one.
+        self._looking[queue] = False
         return run_queries.claim_runs(queue, self.worker_id, self._options.lease_seconds, free)
 
     def take_claimed(self, runs: list[ClaimedRun]) -> None:
@@ -209,17 +218,19 @@ class Engine:
         self._claiming = None
         self.claimed_count += len(runs)
         if len(runs) < limit:
-            self._looking[queue] = False
             self._full_claims = 0
             self._changed.set()
-            if not self._idle and not self._draining:
+            if not self.idle and not self._draining:
                 self._say_idle(True)
         else:
+            self._looking[queue] = True
             self._full_claims += 1
-            if self._idle and self._full_claims >= BUSY_CLAIMS:
+            if self.idle and self._full_claims >= BUSY_CLAIMS:
                 self._say_idle(False)
         for run in runs:
             self._start(run)
+        if any(self._looking.values()):
+            self._writer.wake()  # a claim is for one queue: the others have their turn
 
     def _look(self, queue: str) -> None:
         """Something may be ready there."""
@@ -227,7 +238,7 @@ class Engine:
         self._writer.wake()
 
     def _say_idle(self, idle: bool) -> None:
-        self._idle = idle
+        self.idle = idle
         self._errand(self._tell_idle(idle))
 
     async def _tell_idle(self, idle: bool) -> None:

@@ -10,6 +10,7 @@ from absurd.errors import NonRetryableError, PayloadTooLargeError, Serialization
 # Characters kept of a message and of a traceback: what a person reads, not what a runaway repr() produces.
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 50_000
+MAX_SUMMARY = 300
 
 # Trying again cannot mend these: the same code makes the same value.
 HOPELESS = (NonRetryableError, SerializationError, PayloadTooLargeError)
@@ -17,11 +18,9 @@ HOPELESS = (NonRetryableError, SerializationError, PayloadTooLargeError)
 
 def describe(error: BaseException) -> str:
     """JSON text of a failure: name, message, traceback."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     return encode(
         {
-            "name": _clean(name, 500),
+            "name": _clean(_name(error), 500),
             "message": _clean(_message(error), MAX_MESSAGE),
             "traceback": _clean(_trace(error), MAX_TRACEBACK),
         },
@@ -29,9 +28,20 @@ def describe(error: BaseException) -> str:
     )
 
 
+def summary(error: BaseException) -> str:
+    """Name and message on one line, for logs."""
+    text = f"{_name(error)}: {_message(error)}"[:MAX_SUMMARY]
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def is_retryable(error: BaseException, no_retry_on: tuple[type[BaseException], ...]) -> bool:
     """Whether another attempt may make sense."""
     return not isinstance(error, (*HOPELESS, *no_retry_on))
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _message(error: BaseException) -> str:

@@ -37,6 +37,8 @@ HEARTBEAT = 5.0
 class LeaseHolder(Protocol):
     """The engine, as its lease keeper sees it. Called from the keeper's thread."""
 
+    idle: bool
+
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
 
@@ -61,8 +63,13 @@ class LeaseKeeper:
         self._tick = min(TICK, options.lease_seconds / 4)
 
     def start(self) -> None:
-        """Connects and registers, then goes on in the background; raises what keeps it from it."""
-        self._connect()
+        """Connects, registers and sweeps, then goes on in the background; raises what keeps it from it.
+
+        The sweep comes before the first claim: nobody may have been there to cancel what waited too long.
+        """
+        conn = self._connect()
+        while any(run(conn, queries.sweep())):
+            pass
         self._thread.start()
 
     def stop(self) -> None:
@@ -130,6 +137,8 @@ class LeaseKeeper:
                 session_key,
             ),
         )
+        # A new row says busy; nobody would notify a worker whose row was swept away and made again.
+        run(conn, queries.set_worker_idle(options.worker_id, self._holder.idle))
         self._next_beat = time.monotonic() + HEARTBEAT
 
     def _disconnect(self) -> None:

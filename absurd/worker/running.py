@@ -12,7 +12,7 @@ from typing import Any
 from absurd.context import AsyncContext, BaseContext, Context, Core, Port, set_current_context
 from absurd.errors import ContextError, NonRetryableError, RunInterrupted, RunReleased, RunSuspended, ValidationError
 from absurd.registry import Registry, TaskDefinition
-from absurd.worker.failures import describe, is_retryable
+from absurd.worker.failures import describe, is_retryable, summary
 from absurd.writes import Complete, Fail, Release, Write
 
 logger = logging.getLogger("absurd.worker")
@@ -86,7 +86,8 @@ class Running:
             return None
         cause = error.error if isinstance(error, _Hopeless) else error
         retryable = not isinstance(error, _Hopeless) and is_retryable(error, self.definition.no_retry_on)
-        logger.info("attempt %s of %s failed: %s", self.core.run.attempt, self, type(cause).__name__, exc_info=_loggable(cause))
+        # A warning, so that a person who has not set up logging sees it too. The traceback is kept with the attempt.
+        logger.warning("attempt %s of %s failed: %s", self.core.run.attempt, self, summary(cause), exc_info=_loggable(cause))
         return Fail(self.core.holder, describe(cause), retryable)
 
     def __str__(self) -> str:

@@ -102,7 +102,7 @@ begin
   end if;
   begin
     v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
-      absurd.current_time() + make_interval(secs => absurd.option_number(p_options -> 'delay')));
+      absurd.current_time() + make_interval(secs => nullif(absurd.option_number(p_options -> 'delay'), 0)));
     v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
     if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
       v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');

@@ -47,7 +47,8 @@ begin
   update absurd.attempts a set final = false where a.run_id = v_task.run_id;
   update absurd.tasks t
   set outcome = null, run_id = null, epoch = null, attempt = null, worker_id = null, started_at = null, finished_at = null,
-    max_attempts = coalesce(v_max_attempts, greatest(t.max_attempts, v_task.attempt + 1))
+    -- without limit it stays so: greatest() would pass over the null
+    max_attempts = coalesce(v_max_attempts, case when t.max_attempts is not null then greatest(t.max_attempts, v_task.attempt + 1) end)
   where t.task_id = p_task_id;
   insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
   values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
