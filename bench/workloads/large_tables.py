@@ -1,0 +1,42 @@
+"""The rate of a drain beside many other rows: pending, sleeping, finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.cell import Cell, Variant
+from bench.workload import Figures, Scale, Workload, drain, spawn_backlog
+
+
+@dataclass(frozen=True)
+class LargeTables(Workload):
+    """Compared with the drain of the same tasks on empty tables, measured in the same cell before."""
+
+    rows: str = "sleeping"
+
+    def applies(self, variant: Variant) -> bool:
+        """See ``Workload``."""
+        return super().applies(variant) and self.rows in variant.adapter.fills
+
+    def measure(self, cell: Cell, scale: Scale) -> Figures:
+        """See ``Workload``."""
+        count = scale.tasks("noop", cell.variant, 400)
+        spawn_backlog(cell, count)
+        empty = drain(cell, count, already=0, settings={})
+        self._fill(cell, scale.rows)
+        already = cell.finished()
+        spawn_backlog(cell, count, first=1_000_000)
+        full = drain(cell, count, already=already, settings={})
+        return {**full, "rows": scale.rows, "empty_rate": empty["rate"], "ratio": full["rate"] / empty["rate"]}
+
+    def _fill(self, cell: Cell, rows: int) -> None:
+        """By SQL, for no interface is made for that; then what autovacuum would do in time."""
+        statement = cell.adapter.fills[self.rows].replace(":count", str(rows))
+        cell.conn.execute(statement.encode())
+        cell.conn.execute("vacuum analyze")
+
+
+WORKLOADS = [
+    LargeTables(f"beside_{rows}", f"no-op drain beside many {rows} tasks", rows=rows, max_rounds=3)
+    for rows in ("pending", "sleeping", "finished")
+]
