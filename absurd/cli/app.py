@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from absurd.cli import dev, events, queues, schema, show, spawn, tasks, upkeep, worker, workers
+import absurd.cli.dev as dev
+import absurd.cli.events as events
+import absurd.cli.queues as queues
+import absurd.cli.schema as schema
+import absurd.cli.show as show
+import absurd.cli.spawn as spawn
+import absurd.cli.tasks as tasks
+import absurd.cli.upkeep as upkeep
+import absurd.cli.worker as worker
+import absurd.cli.workers as workers
 from absurd.cli.command import Globals, examples
 from absurd.cli.options import DATABASE_HELP, DEBUG_HELP
 
