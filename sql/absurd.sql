@@ -369,7 +369,7 @@ end $$;
 -- A null epoch (clients that know none) is fenced by the run id and its state alone.
 create or replace function absurd.fence_runs(p_run_ids uuid[], p_epochs integer[]) returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 begin
   perform from absurd.runs r where r.run_id = any (p_run_ids) order by r.run_id for update;
@@ -647,7 +647,7 @@ create or replace function absurd.spawn_tasks(
   p_options jsonb[], p_idempotency_keys text[])
 returns table (task_id uuid, run_id uuid, attempt integer, created boolean, status text, message text)
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -729,7 +729,7 @@ end $$;
 create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[], p_acceptable boolean[])
 returns uuid[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
 as $$
 declare
   v_owners uuid[];
@@ -808,7 +808,7 @@ returns table (
   task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
   parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text)
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -877,7 +877,7 @@ $$;
 create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
 returns table (promoted integer, next_due timestamptz)
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -905,7 +905,7 @@ end $$;
 -- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.
 create or replace function absurd.end_waits(p_run_ids uuid[], p_now timestamptz) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 begin
   with gone as (
@@ -929,7 +929,7 @@ end $$;
 create or replace function absurd.extend_leases(p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
 returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_free uuid[] := array(
@@ -969,7 +969,7 @@ end $$;
 -- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
 create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(
@@ -1025,7 +1025,7 @@ end $$;
 create or replace function absurd.find_arrival(p_wait json)
 returns table (status text, kind text, state json, event_seq bigint)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -1208,7 +1208,7 @@ $$;
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
 create or replace function absurd.complete_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_results json[]) returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
@@ -1249,7 +1249,7 @@ create or replace function absurd.fail_runs(
   p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
 returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
@@ -1276,7 +1276,7 @@ create or replace function absurd.end_attempts(
   p_run_ids uuid[], p_causes text[], p_failures json[], p_retryable boolean[] default null, p_retry_ats timestamptz[] default null)
 returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
@@ -1338,7 +1338,7 @@ end $$;
 -- Cancels a task, whatever it is doing; a task that has ended stays as it is. Its worker learns of it at its next call.
 create or replace function absurd.cancel_task(p_queue_name text, p_task_id uuid) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_id uuid;
@@ -1366,7 +1366,7 @@ end $$;
 create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
 returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -1427,7 +1427,7 @@ end $$;
 create or replace function absurd.deliver_arrivals(p_wait_ids bigint[], p_kind text, p_states json[], p_event_seqs bigint[] default null)
 returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
@@ -1471,7 +1471,7 @@ end $$;
 -- Tells the runs and clients that wait for these tasks that they have ended.
 create or replace function absurd.wake_task_waiters(p_task_ids uuid[]) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_told bigint;
@@ -1533,7 +1533,7 @@ end $$;
 -- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the name's lock.
 create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_seq bigint;
@@ -1551,7 +1551,7 @@ end $$;
 -- Hands an event to the waits registered for its name. The caller holds the name's lock.
 create or replace function absurd.deliver_event(p_seq bigint) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_event absurd.events;
@@ -1622,7 +1622,7 @@ $$;
 create or replace function absurd.watch_task(p_task_id uuid, p_channel text, p_seconds double precision)
 returns table (state text, result text, failure text)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -1669,7 +1669,7 @@ end $$;
 -- Ends attempts whose lease has run out.
 create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(
@@ -1691,7 +1691,7 @@ end $$;
 -- Cancels tasks that were not started within max_delay or have used up max_duration.
 create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(
@@ -1715,7 +1715,7 @@ end $$;
 -- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
 create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_event record;
@@ -1927,7 +1927,7 @@ end $$;
 -- what follows cannot have ended before it. So the walk reads what is old, not what is there.
 create or replace function absurd.find_finished(p_queue_name text, p_task_name text, p_cutoff timestamptz, p_limit integer) returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
   v_found uuid[] := '{}'::uuid[];
@@ -1950,7 +1950,7 @@ end $$;
 -- Deletes tasks that have ended, and what belongs to them. One that somebody is retrying or deleting at this moment is left alone.
 create or replace function absurd.delete_tasks(p_task_ids uuid[]) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_gone uuid[];
@@ -1972,7 +1972,7 @@ end $$;
 create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
 returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
@@ -2353,7 +2353,7 @@ $$;
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
-set jit = off set enable_seqscan = off set enable_sort = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 as $$
   with recursive pair as (
     (select t.queue_name, t.task_name from absurd.tasks t
@@ -2415,7 +2415,7 @@ create or replace function absurd.list_spawned_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   -- An hour of grace: ids are made by the clocks of clients.
@@ -2449,7 +2449,7 @@ create or replace function absurd.list_live_ids(
   p_queue_name text, p_task_name text, p_state text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
@@ -2471,7 +2471,7 @@ create or replace function absurd.list_ended_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before_end timestamptz := (select t.finished_at from absurd.tasks t where t.task_id = p_before_task_id);
@@ -2592,7 +2592,7 @@ create or replace function absurd.list_events(
 returns table (
   seq bigint, queue_name text, event_name text, payload json, emitted_at timestamptz, claimed_at timestamptz, delivered boolean)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -2618,7 +2618,7 @@ returns table (
   wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, run_id uuid, step_name text, event_queue_name text,
   event_name text, awaited_task_id uuid, waiting_since timestamptz, until timestamptz)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 begin
@@ -2699,7 +2699,7 @@ create or replace function absurd.list_events(
 returns table (
   seq bigint, queue_name text, event_name text, payload json, emitted_at timestamptz, claimed_at timestamptz, delivered boolean)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -2725,7 +2725,7 @@ returns table (
   wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, run_id uuid, step_name text, event_queue_name text,
   event_name text, awaited_task_id uuid, waiting_since timestamptz, until timestamptz)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 begin
@@ -2823,7 +2823,7 @@ $$;
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
-set jit = off set enable_seqscan = off set enable_sort = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 as $$
   with recursive pair as (
     (select t.queue_name, t.task_name from absurd.tasks t
@@ -2885,7 +2885,7 @@ create or replace function absurd.list_spawned_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   -- An hour of grace: ids are made by the clocks of clients.
@@ -2919,7 +2919,7 @@ create or replace function absurd.list_live_ids(
   p_queue_name text, p_task_name text, p_state text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
@@ -2941,7 +2941,7 @@ create or replace function absurd.list_ended_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before_end timestamptz := (select t.finished_at from absurd.tasks t where t.task_id = p_before_task_id);
@@ -3058,5 +3058,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:3b31d06135578b6c';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:8c4e0072349357f0';
 commit;

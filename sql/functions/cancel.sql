@@ -1,7 +1,7 @@
 -- Cancels a task, whatever it is doing; a task that has ended stays as it is. Its worker learns of it at its next call.
 create or replace function absurd.cancel_task(p_queue_name text, p_task_id uuid) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_id uuid;

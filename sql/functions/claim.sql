@@ -7,7 +7,7 @@ returns table (
   task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
   parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text)
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -76,7 +76,7 @@ $$;
 create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
 returns table (promoted integer, next_due timestamptz)
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -104,7 +104,7 @@ end $$;
 -- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.
 create or replace function absurd.end_waits(p_run_ids uuid[], p_now timestamptz) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 begin
   with gone as (

@@ -31,7 +31,7 @@ end $$;
 -- what follows cannot have ended before it. So the walk reads what is old, not what is there.
 create or replace function absurd.find_finished(p_queue_name text, p_task_name text, p_cutoff timestamptz, p_limit integer) returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
   v_found uuid[] := '{}'::uuid[];
@@ -54,7 +54,7 @@ end $$;
 -- Deletes tasks that have ended, and what belongs to them. One that somebody is retrying or deleting at this moment is left alone.
 create or replace function absurd.delete_tasks(p_task_ids uuid[]) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_gone uuid[];
@@ -76,7 +76,7 @@ end $$;
 create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
 returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);

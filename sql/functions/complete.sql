@@ -2,7 +2,7 @@
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says ok again.
 create or replace function absurd.complete_runs(p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_results json[]) returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();

@@ -4,7 +4,7 @@
 create or replace function absurd.deliver_arrivals(p_wait_ids bigint[], p_kind text, p_states json[], p_event_seqs bigint[] default null)
 returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();
@@ -48,7 +48,7 @@ end $$;
 -- Tells the runs and clients that wait for these tasks that they have ended.
 create or replace function absurd.wake_task_waiters(p_task_ids uuid[]) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_told bigint;

@@ -31,7 +31,7 @@ end $$;
 -- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the name's lock.
 create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_seq bigint;
@@ -49,7 +49,7 @@ end $$;
 -- Hands an event to the waits registered for its name. The caller holds the name's lock.
 create or replace function absurd.deliver_event(p_seq bigint) returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_event absurd.events;

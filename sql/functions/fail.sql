@@ -5,7 +5,7 @@ create or replace function absurd.fail_runs(
   p_run_ids uuid[], p_epochs integer[], p_failures json[], p_retryable boolean[], p_retry_ats timestamptz[] default null)
 returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
@@ -32,7 +32,7 @@ create or replace function absurd.end_attempts(
   p_run_ids uuid[], p_causes text[], p_failures json[], p_retryable boolean[] default null, p_retry_ats timestamptz[] default null)
 returns void
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_now timestamptz := absurd.current_time();

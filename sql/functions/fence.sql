@@ -3,7 +3,7 @@
 -- A null epoch (clients that know none) is fenced by the run id and its state alone.
 create or replace function absurd.fence_runs(p_run_ids uuid[], p_epochs integer[]) returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 begin
   perform from absurd.runs r where r.run_id = any (p_run_ids) order by r.run_id for update;

@@ -6,7 +6,7 @@ create or replace function absurd.list_events(
 returns table (
   seq bigint, queue_name text, event_name text, payload json, emitted_at timestamptz, claimed_at timestamptz, delivered boolean)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -32,7 +32,7 @@ returns table (
   wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, run_id uuid, step_name text, event_queue_name text,
   event_name text, awaited_task_id uuid, waiting_since timestamptz, until timestamptz)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 begin

@@ -23,7 +23,7 @@ $$;
 -- Pairs of queue and task name that occur, by a loose scan of the index: as many reads as pairs, however many tasks there are.
 create or replace function absurd.task_names(p_queue_name text default null) returns table (queue_name text, task_name text)
 language sql stable
-set jit = off set enable_seqscan = off set enable_sort = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 as $$
   with recursive pair as (
     (select t.queue_name, t.task_name from absurd.tasks t
@@ -85,7 +85,7 @@ create or replace function absurd.list_spawned_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   -- An hour of grace: ids are made by the clocks of clients.
@@ -119,7 +119,7 @@ create or replace function absurd.list_live_ids(
   p_queue_name text, p_task_name text, p_state text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before uuid := least(p_before_task_id, absurd.id_floor(p_to + interval '1 hour'));
@@ -141,7 +141,7 @@ create or replace function absurd.list_ended_ids(
   p_queue_name text, p_task_name text, p_outcome text, p_to timestamptz, p_from timestamptz, p_before_task_id uuid, p_limit integer)
 returns uuid[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_before_end timestamptz := (select t.finished_at from absurd.tasks t where t.task_id = p_before_task_id);

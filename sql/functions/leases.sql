@@ -3,7 +3,7 @@
 create or replace function absurd.extend_leases(p_run_ids uuid[], p_epochs integer[], p_lease_seconds double precision)
 returns text[]
 language plpgsql volatile
-set jit = off set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_free uuid[] := array(
@@ -43,7 +43,7 @@ end $$;
 -- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
 create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(

@@ -13,7 +13,7 @@ $$;
 create or replace function absurd.watch_task(p_task_id uuid, p_channel text, p_seconds double precision)
 returns table (state text, result text, failure text)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -3,7 +3,7 @@
 create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
 returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

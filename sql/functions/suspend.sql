@@ -4,7 +4,7 @@
 create or replace function absurd.find_arrival(p_wait json)
 returns table (status text, kind text, state json, event_seq bigint)
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -15,7 +15,7 @@ end $$;
 -- Ends attempts whose lease has run out.
 create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(
@@ -37,7 +37,7 @@ end $$;
 -- Cancels tasks that were not started within max_delay or have used up max_duration.
 create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_ids uuid[] := array(
@@ -61,7 +61,7 @@ end $$;
 -- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
 create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
 language plpgsql volatile
-set jit = off set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_event record;
