@@ -92,6 +92,10 @@ class Play:
         opened = gate.wait(timeout) if self.kind == "sync" else await asyncio.to_thread(gate.wait, timeout)
         assert opened, "nobody opened the gate"
 
+    async def hold_briefly(self) -> None:
+        """Takes a breath between two looks of a sync handler."""
+        threading.Event().wait(0.02)
+
     def worker(self, **settings: Any) -> BackgroundWorker:
         """A worker in the background, with short times."""
         return self.app.worker(**{**QUICK, **settings})
