@@ -50,7 +50,7 @@ class WorkerMethods(BaseClient):
         return [self.queue_name, *(task.defaults.queue for task in self.registry if task.defaults.queue is not None)]
 
     def worker(self, queues: Sequence[str] | str | None = None, **settings: Unpack[WorkerSettings]) -> BackgroundWorker:
-        """A worker on a thread of its own for the length of a ``with`` block; it serves before the block begins."""
+        """A worker on a thread of its own, for a ``with`` or ``async with`` block; it serves before the block begins."""
         return BackgroundWorker(self.registry, self.database_url, self.worker_options(queues, **settings))
 
 
