@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from absurd.client.base import BaseClient
+from absurd.client.workers import WorkerMethods
 from absurd.errors import AppNotFoundError
 
 VARIABLE = "ABSURD_APP"
@@ -28,7 +28,7 @@ class Setting:
     directory: Path
 
 
-def find_app(option: str | None) -> BaseClient:
+def find_app(option: str | None) -> WorkerMethods:
     """The application, imported.
 
     Raises:
@@ -111,7 +111,7 @@ def _apps(module: ModuleType) -> list[str]:
     """Names of the applications in a module, each once."""
     found: dict[int, str] = {}
     for name, value in vars(module).items():
-        if isinstance(value, BaseClient):
+        if isinstance(value, WorkerMethods):
             found.setdefault(id(value), name)
     return list(found.values())
 
@@ -123,7 +123,7 @@ def _candidates(module: ModuleType) -> str:
     return "It has " + ", ".join(f"{module.__name__}:{name}" for name in names)
 
 
-def _attribute(module: ModuleType, path: str, setting: Setting) -> BaseClient:
+def _attribute(module: ModuleType, path: str, setting: Setting) -> WorkerMethods:
     value: Any = module
     for part in path.split("."):
         if not hasattr(value, part):
@@ -131,17 +131,17 @@ def _attribute(module: ModuleType, path: str, setting: Setting) -> BaseClient:
                 f'"{module.__name__}" has no attribute "{path}" (from {setting.origin}: "{setting.text}"). {_candidates(module)}'
             )
         value = getattr(value, part)
-    if not isinstance(value, BaseClient):
+    if not isinstance(value, WorkerMethods):
         raise AppNotFoundError(
             f'"{setting.text}" (from {setting.origin}) is no Absurd or AsyncAbsurd but {_kind(value)}. {_candidates(module)}'
         )
     return value
 
 
-def _only_app(module: ModuleType, setting: Setting) -> BaseClient:
+def _only_app(module: ModuleType, setting: Setting) -> WorkerMethods:
     names = _apps(module)
     if len(names) == 1:
-        app: BaseClient = getattr(module, names[0])
+        app: WorkerMethods = getattr(module, names[0])
         return app
     if not names:
         raise AppNotFoundError(f"{_candidates(module)} (from {setting.origin})")

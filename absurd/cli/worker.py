@@ -16,7 +16,6 @@ from absurd.cli.find_app import VARIABLE, find_app
 from absurd.cli.logs import LogFormat, LogLevel, set_up
 from absurd.cli.options import seconds
 from absurd.cli.session import Session
-from absurd.client.base import BaseClient
 from absurd.location import VARIABLES
 from absurd.worker import Supervisor, WorkerOptions, run_worker
 from absurd.worker.options import DEFAULT_CONCURRENCY
@@ -111,8 +110,8 @@ def worker(
     found = find_app(app)
     if session.database is None:
         session.database = found.database_url
-    options = WorkerOptions(
-        queues=tuple(queue or _queues(found)),
+    options = found.worker_options(
+        queue or None,
         concurrency=concurrency,
         lease_seconds=lease,
         poll_interval=poll_interval,
@@ -134,12 +133,6 @@ def _arguments(database: str | None, app: str | None) -> list[str]:
     """
     given = {"--database": database, "--app": app}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
-
-
-def _queues(app: BaseClient) -> list[str]:
-    """The queue of the app, and those that its tasks name as theirs; each once."""
-    named = [definition.defaults.queue for definition in app.registry]
-    return list(dict.fromkeys([app.queue_name, *(name for name in named if name is not None)]))
 
 
 def _check(session: Session, options: WorkerOptions) -> None:
