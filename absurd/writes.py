@@ -65,8 +65,8 @@ class CheckWaits:
 class Suspend:
     """Put the run to sleep until its time or its arrivals, whichever is first.
 
-    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes: ``wake_at``, or that of ``timeout``,
-    in seconds.
+    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes: ``wake_at``, or now plus
+    ``timeout`` seconds.
     """
 
     holder: Holder
