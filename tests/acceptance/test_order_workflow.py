@@ -18,6 +18,7 @@ from tests.acceptance.programs import (
     EXAMPLES,
     ROOT,
     WORKER_TITLE,
+    environment,
     output,
     run,
     running,
@@ -164,9 +165,12 @@ def test_a08_compose_file_loads_the_schema_and_the_order_runs_on_what_it_makes(e
     for statement in psql_statements((ROOT / "sql/absurd.sql").read_text()):
         empty_conn.pgconn.exec_(statement.encode())
     assert empty_conn.execute("select absurd.get_schema_version() is not null").fetchone() == (True,)
-    with Absurd(empty_database_url, "examples") as app:
-        app.create_queue()
-        assert app.list_queues() == ["default", "examples"]
+    env = environment(ABSURD_DATABASE_URL=empty_database_url)
+    spawn(env)
+    send(env, "payment.confirmed:12345", PAYMENT)
+    send(env, "shipment.delivered:12345", DELIVERY)
+    with running("event_demo.py", env=env) as worker:
+        worker.wait_for(until_end("12345", DELIVERY)[-1])
 
 
 def psql_statements(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.programs import ROOT, environment
+from tests.acceptance.programs import EXAMPLES, ROOT, environment
 from tests.docs.pages import PAGES, Block, commands, matches, outputs, program, read_blocks
 from tests.support import wait_until
 
@@ -37,6 +38,9 @@ def shell(database_url: str, tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_page_does_what_it_says(name: str, shell: dict[str, str], tmp_path: Path) -> None:
     blocks = read_blocks(ROOT / name)
+    if name.startswith("examples/"):
+        for file in EXAMPLES.glob("*.py"):
+            shutil.copy(file, tmp_path)
     for block in blocks:
         if block.file_name:
             (tmp_path / block.file_name).write_text(block.text)
