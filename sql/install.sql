@@ -74,10 +74,5 @@ begin;
 \ir functions/inspect_task.sql    \\ -- one task with all that is known of it
 \ir functions/inspect_queues.sql  \\ -- events, waits, workers, counts
 
--- Functions: what people look at
-\ir functions/inspect_queues.sql  \\ -- queues and workers, with their figures
-\ir functions/inspect_tasks.sql   \\ -- lists of tasks
-\ir functions/inspect_task.sql    \\ -- one task with all that belongs to it
-
 \ir finish.sql                    \\ -- version row, queue `default`
 commit;

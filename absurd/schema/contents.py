@@ -81,6 +81,10 @@ def read_contents(root: Path | None = None) -> Contents:
             f"The SQL files of the schema are missing in {root}: {error}. Install the absurd package again."
         ) from error
     files = tuple(path for line in page.splitlines() if (path := _included(root, line.strip())) is not None)
+    if twice := sorted(path.name for path in set(files) if files.count(path) > 1):
+        raise SchemaError(f"{root / CONTENTS_PAGE} names {twice} more than once")
+    if unnamed := sorted(str(path.relative_to(root)) for path in (root / "functions").glob("*.sql") if path not in files):
+        raise SchemaError(f"{root / CONTENTS_PAGE} does not name {unnamed}")
     return Contents(root, files, _migrations(root / "migrations"))
 
 

@@ -185,3 +185,14 @@ def test_a_contents_page_that_cannot_be_read_is_refused(release: Contents) -> No
     page.write_text(page.read_text() + "drop table everything;\n")
     with pytest.raises(SchemaError, match="drop table everything"):
         read_contents(release.root)
+
+
+def test_a_contents_page_that_names_a_file_twice_or_leaves_one_out_is_refused(release: Contents) -> None:
+    page = release.root / "install.sql"
+    line = next(line for line in page.read_text().splitlines() if "functions/clock.sql" in line)
+    page.write_text(page.read_text() + line + "\n")
+    with pytest.raises(SchemaError, match=r"clock\.sql.*more than once"):
+        read_contents(release.root)
+    page.write_text(page.read_text().replace(line + "\n", ""))
+    with pytest.raises(SchemaError, match=r"does not name.*clock\.sql"):
+        read_contents(release.root)
