@@ -2,7 +2,8 @@
 
 ``python scripts/build_async.py`` writes it, ``--check`` only says whether it is fresh. The methods of a context do nothing but
 hand the generators of the core to their shell, so the translation is: methods become async, and what the shell returns is
-awaited. ``step`` stays as it is: it returns what its shell returns, or a decorator.
+awaited. ``step`` stays as it is: it returns what its shell returns, or a decorator. Functions may be async or not, which takes
+two overloads where sync code takes one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "absurd" / "context" / "sync.py"
 TARGET = ROOT / "absurd" / "context" / "aio.py"
 UNCHANGED = "step"
+TRANSACTION = "    def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:"
+DECORATOR = "-> Callable[[Callable[P, T]], Callable[P, T]]"
+OVERLOADS_OF_TRANSACTION = "\n\n".join(
+    [
+        f"    @overload\n{TRANSACTION.replace('Callable[..., T]', 'Callable[..., Awaitable[T]]')} ...",
+        f"    @overload\n{TRANSACTION} ...",
+        TRANSACTION.replace("Callable[..., T]", "Callable[..., Any]").replace("-> T", "-> Any"),
+    ]
+)
 REPLACEMENTS = (
     ("What a sync handler holds.", "What an async handler holds."),
     (
-        "``aio.py`` is generated from this file by ``make generate``.",
-        "Generated from ``sync.py`` by ``make generate``; do not edit.",
+        "``aio.py`` is generated from this file by ``scripts/build_async.py``.",
+        "Generated from ``sync.py`` by ``scripts/build_async.py``; do not edit.",
     ),
+    ("from collections.abc import Callable", "from collections.abc import Awaitable, Callable, Coroutine"),
+    (TRANSACTION, OVERLOADS_OF_TRANSACTION),
+    ("result: T = self._drive(self._core.transaction", "result = self._drive(self._core.transaction"),
     ("class Context(SyncShell)", "class AsyncContext(AsyncShell)"),
-    ("from absurd.context.sync_shell import SyncShell", "from absurd.context.async_shell import AsyncShell"),
+    ("from absurd.context.sync_shell import SyncShell", "from absurd.context.async_shell import AsyncShell, StepDecorator"),
     ("Runs ``fn(*args)`` once", "Runs ``fn(*args)``, awaited if it is async, once"),
     ("Runs ``fn(connection, *args)`` in", "Runs ``fn(connection, *args)``, awaited if it is async, in"),
     ("The connection is a ``psycopg.Connection``", "The connection is a ``psycopg.AsyncConnection``"),
@@ -36,15 +49,25 @@ def translate(source: str) -> str:
         if old not in source:
             raise SystemExit(f"{SOURCE.name} no longer holds {old!r}; mend scripts/build_async.py")
         source = source.replace(old, new)
-    methods = re.split(r"(?m)^(?=    def )", source)
+    methods = re.split(r"(?m)^(?=    @overload\n)|(?<!    @overload\n)^(?=    def )", source)
     return methods[0] + "".join(_method(text) for text in methods[1:])
 
 
 def _method(text: str) -> str:
     if text.startswith(f"    def {UNCHANGED}("):
         return text
+    if text.startswith(f"    @overload\n    def {UNCHANGED}("):
+        return _overloads(text)
     text = text.replace("    def ", "    async def ", 1)
     return re.sub(r"(?<!await )self\.(_drive|_spawn)\(", r"await self.\1(", text)
+
+
+def _overloads(text: str) -> str:
+    """Two for one: of an async function, and of a plain one. What is returned is awaited either way."""
+    if DECORATOR in text:
+        return text.replace(DECORATOR, "-> StepDecorator")
+    text = re.sub(r"-> (T|Callable\[P, T\]): ", lambda m: f"-> {m[1].replace('T', 'Coroutine[Any, Any, T]')}: ", text)
+    return re.sub(r"((?:fn|name): Callable\[[P.]+, )T\]", r"\1Awaitable[T]]", text) + text
 
 
 def main() -> None:
@@ -56,7 +79,7 @@ def main() -> None:
     if "--check" not in sys.argv:
         TARGET.write_text(text)
     elif not TARGET.exists() or TARGET.read_text() != text:
-        raise SystemExit(f"{TARGET.relative_to(ROOT)} is stale; run make generate")
+        raise SystemExit(f"{TARGET.relative_to(ROOT)} is stale; run python scripts/build_async.py")
 
 
 if __name__ == "__main__":

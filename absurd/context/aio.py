@@ -1,18 +1,19 @@
-"""What an async handler holds. Generated from ``sync.py`` by ``make generate``; do not edit."""
+"""What an async handler holds. Generated from ``sync.py`` by ``scripts/build_async.py``; do not edit."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from absurd.context.async_shell import AsyncShell
+from absurd.context.async_shell import AsyncShell, StepDecorator
 from absurd.context.children import ChildTask, as_task_id, children, request_maker
 from absurd.context.outcomes import event_of, outcome_value, outcome_values
 from absurd.types import Cancellation, Event, RetryStrategy, SpawnOptions
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -21,10 +22,45 @@ class AsyncContext(AsyncShell):
 
     # -- steps --------------------------------------------------------------------------------------------------------------
 
+    @overload
     def step(
         self,
-        name: str | Callable[..., T],
-        fn: Callable[..., T] | None = None,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        result_type: Any = None,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        backoff: float = 2.0,
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *args: Any,
+        result_type: Any = None,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        backoff: float = 2.0,
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def step(self, name: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    @overload
+    def step(self, name: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    @overload
+    def step(
+        self, name: str, *, result_type: Any = None, retries: int = 0, retry_delay: float = 1.0, backoff: float = 2.0
+    ) -> StepDecorator: ...
+
+    def step(
+        self,
+        name: str | Callable[..., Any],
+        fn: Callable[..., Any] | None = None,
         *args: Any,
         result_type: Any = None,
         retries: int = 0,
@@ -62,14 +98,20 @@ class AsyncContext(AsyncShell):
             return decorate
         return self._drive(self._core.step(name, fn, args, result_type, retries, retry_delay, backoff))
 
-    async def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:
+    @overload
+    async def transaction(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any, result_type: Any = None) -> T: ...
+
+    @overload
+    async def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T: ...
+
+    async def transaction(self, name: str, fn: Callable[..., Any], *args: Any, result_type: Any = None) -> Any:
         """Runs ``fn(connection, *args)``, awaited if it is async, in a transaction of the task database.
 
         The step is recorded in the same transaction: its effect happens exactly once.
 
         The connection is a ``psycopg.AsyncConnection``; do not commit or roll back on it. What fn raises rolls everything back.
         """
-        result: T = await self._drive(self._core.transaction(name, fn, args, result_type))
+        result = await self._drive(self._core.transaction(name, fn, args, result_type))
         return result
 
     async def now(self) -> datetime:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from absurd.context.base import BaseContext, Port, Undo
 from absurd.context.core import Core, Steps
@@ -13,6 +13,20 @@ from absurd.context.ops import Ask, Call, LoadMore, Op, Pause, Send, Settle, Tra
 from absurd.db import run_async
 from absurd.queries import runs as queries
 from absurd.writes import RecordCheckpoint, WriteResult
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StepDecorator(Protocol):
+    """What ``ctx.step("name")`` returns: a decorator for async and for plain functions."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
 
 class AsyncShell(BaseContext):

@@ -1,11 +1,11 @@
-"""What a sync handler holds. ``aio.py`` is generated from this file by ``make generate``."""
+"""What a sync handler holds. ``aio.py`` is generated from this file by ``scripts/build_async.py``."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from absurd.context.children import ChildTask, as_task_id, children, request_maker
@@ -13,6 +13,7 @@ from absurd.context.outcomes import event_of, outcome_value, outcome_values
 from absurd.context.sync_shell import SyncShell
 from absurd.types import Cancellation, Event, RetryStrategy, SpawnOptions
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -21,10 +22,30 @@ class Context(SyncShell):
 
     # -- steps --------------------------------------------------------------------------------------------------------------
 
+    @overload
     def step(
         self,
-        name: str | Callable[..., T],
-        fn: Callable[..., T] | None = None,
+        name: str,
+        fn: Callable[..., T],
+        *args: Any,
+        result_type: Any = None,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        backoff: float = 2.0,
+    ) -> T: ...
+
+    @overload
+    def step(self, name: Callable[P, T], /) -> Callable[P, T]: ...
+
+    @overload
+    def step(
+        self, name: str, *, result_type: Any = None, retries: int = 0, retry_delay: float = 1.0, backoff: float = 2.0
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
+    def step(
+        self,
+        name: str | Callable[..., Any],
+        fn: Callable[..., Any] | None = None,
         *args: Any,
         result_type: Any = None,
         retries: int = 0,
