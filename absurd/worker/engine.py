@@ -33,6 +33,8 @@ logger = logging.getLogger("absurd.worker")
 
 # A worker that got as many runs as it asked for, this often in a row, is busy: notifications would only cost.
 BUSY_CLAIMS = 3
+# Seconds before each of the looks of a worker that has become idle. What commits later still is found by polling.
+IDLE_LOOKS = (0.0, 0.1)
 # Seconds that cancelled async handlers get to unwind before their runs are handed back.
 UNWIND_SECONDS = 1.0
 # Seconds between warnings about one and the same unknown task.
@@ -58,7 +60,8 @@ class Engine:
         self._turn = list(options.queues)
         self._claiming: tuple[str, int] | None = None
         self._full_claims = 0
-        self.idle = False
+        # From the beginning: what is spawned while a worker starts has to notify it.
+        self.idle = True
         self._registered = False
         self._draining = False
         self._stopping = False
@@ -105,7 +108,7 @@ class Engine:
 
     async def drain(self) -> int:
         """Works until nothing is ready and nothing runs; returns how many runs there were."""
-        self._draining = True
+        self._draining, self.idle = True, False
         await self._begin()
         try:
             while not self._stopping:
@@ -243,9 +246,11 @@ class Engine:
 
     async def _tell_idle(self, idle: bool) -> None:
         await self._writer.perform(queries.set_worker_idle(self.worker_id, idle))
-        # What was spawned before that was seen has notified nobody.
-        for queue in self._options.queues if idle else ():
-            self._look(queue)
+        # What was spawned before that was seen has notified nobody; what was on its way at that moment is found a little later.
+        for delay in IDLE_LOOKS if idle else ():
+            await asyncio.sleep(delay)
+            for queue in self._options.queues:
+                self._look(queue)
 
     def known_run_ids(self) -> list[UUID]:
         """The runs that are in the engine's hands."""
