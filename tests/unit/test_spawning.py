@@ -107,8 +107,10 @@ def test_a_bad_option_is_refused_by_its_name(option: str, value: Any) -> None:
 
 
 def test_fractions_and_zero_are_honoured() -> None:
-    found = options_json(SpawnOptions(delay=0, cancellation={"max_delay": 0.5, "max_duration": 0}, retry=RetryStrategy.fixed(0)))
-    assert found["delay"] == 0
+    found = options_json(
+        SpawnOptions(delay=0.25, cancellation={"max_delay": 0.5, "max_duration": 0}, retry=RetryStrategy.fixed(0))
+    )
+    assert found["delay"] == 0.25
     assert found["cancellation"] == {"max_delay": 0.5, "max_duration": 0}
     assert found["retry_strategy"] == {"kind": "fixed", "base_seconds": 0}
 
