@@ -21,7 +21,7 @@ TRANSACTION = "    def transaction(self, name: str, fn: Callable[..., T], *args:
 DECORATOR = "-> Callable[[Callable[P, T]], Callable[P, T]]"
 OVERLOADS_OF_TRANSACTION = "\n\n".join(
     [
-        f"    @overload\n{TRANSACTION.replace('Callable[..., T]', 'Callable[..., Awaitable[T]]')} ...",
+        f"    @overload\n{TRANSACTION.replace('Callable[..., T]', 'Callable[..., Coroutine[Any, Any, T]]')} ...",
         f"    @overload\n{TRANSACTION} ...",
         TRANSACTION.replace("Callable[..., T]", "Callable[..., Any]").replace("-> T", "-> Any"),
     ]
@@ -32,7 +32,7 @@ REPLACEMENTS = (
         "``aio.py`` is generated from this file by ``scripts/build_async.py``.",
         "Generated from ``sync.py`` by ``scripts/build_async.py``; do not edit.",
     ),
-    ("from collections.abc import Callable", "from collections.abc import Awaitable, Callable, Coroutine"),
+    ("from collections.abc import Callable", "from collections.abc import Callable, Coroutine"),
     (TRANSACTION, OVERLOADS_OF_TRANSACTION),
     ("result: T = self._drive(self._core.transaction", "result = self._drive(self._core.transaction"),
     ("class Context(SyncShell)", "class AsyncContext(AsyncShell)"),
@@ -67,7 +67,7 @@ def _overloads(text: str) -> str:
     if DECORATOR in text:
         return text.replace(DECORATOR, "-> StepDecorator")
     text = re.sub(r"-> (T|Callable\[P, T\]): ", lambda m: f"-> {m[1].replace('T', 'Coroutine[Any, Any, T]')}: ", text)
-    return re.sub(r"((?:fn|name): Callable\[[P.]+, )T\]", r"\1Awaitable[T]]", text) + text
+    return re.sub(r"((?:fn|name): Callable\[[P.]+, )T\]", r"\1Coroutine[Any, Any, T]]", text) + text
 
 
 def main() -> None:

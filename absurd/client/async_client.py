@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
@@ -96,7 +96,12 @@ class AsyncAbsurd(AsyncWorkerMethods):
 
     @overload
     async def spawn(
-        self, task: Callable[..., Awaitable[R]], params: Any = None, *, conn: Conn = None, **options: Unpack[SpawnKeywords]
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        params: Any = None,
+        *,
+        conn: Conn = None,
+        **options: Unpack[SpawnKeywords],
     ) -> AsyncTaskHandle[R]: ...
 
     @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
@@ -90,7 +90,12 @@ class Absurd(SyncWorkerMethods):
 
     @overload
     def spawn(
-        self, task: Callable[..., Awaitable[R]], params: Any = None, *, conn: Conn = None, **options: Unpack[SpawnKeywords]
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        params: Any = None,
+        *,
+        conn: Conn = None,
+        **options: Unpack[SpawnKeywords],
     ) -> TaskHandle[R]: ...
 
     @overload

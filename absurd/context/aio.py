@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -26,7 +26,7 @@ class AsyncContext(AsyncShell):
     def step(
         self,
         name: str,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         result_type: Any = None,
         retries: int = 0,
@@ -47,7 +47,7 @@ class AsyncContext(AsyncShell):
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
-    def step(self, name: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def step(self, name: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     @overload
     def step(self, name: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
@@ -99,7 +99,9 @@ class AsyncContext(AsyncShell):
         return self._drive(self._core.step(name, fn, args, result_type, retries, retry_delay, backoff))
 
     @overload
-    async def transaction(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any, result_type: Any = None) -> T: ...
+    async def transaction(
+        self, name: str, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any, result_type: Any = None
+    ) -> T: ...
 
     @overload
     async def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T: ...

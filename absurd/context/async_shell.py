@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from absurd.context.base import BaseContext, Port, Undo
@@ -14,7 +14,6 @@ from absurd.db import run_async
 from absurd.queries import runs as queries
 from absurd.writes import RecordCheckpoint, WriteResult
 
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,7 +22,7 @@ class StepDecorator(Protocol):
     """What ``ctx.step("name")`` returns: a decorator for async and for plain functions."""
 
     @overload
-    def __call__(self, function: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     @overload
     def __call__(self, function: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...

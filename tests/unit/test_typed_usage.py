@@ -22,6 +22,10 @@ async def slow(number: int) -> str:
     return str(number)
 
 
+async def slow_too(anything: dict[str, Any]) -> str:
+    return str(anything)
+
+
 def quick(number: int) -> float:
     return number / 2
 
@@ -47,6 +51,7 @@ def sync_handler(params: dict[str, Any], ctx: Context) -> int:
 @app.register_task("async")
 async def async_handler(params: dict[str, Any], ctx: AsyncContext) -> int:
     assert_type(await ctx.step("slow", slow, 1), str)
+    assert_type(await ctx.step("slow too", slow_too, {}), str)
     assert_type(await ctx.step("quick", quick, 1), float)
     assert_type(await ctx.transaction("slow", slow, 1), str)
     assert_type(await ctx.transaction("quick", quick, 1), float)
@@ -70,6 +75,7 @@ async def async_handler(params: dict[str, Any], ctx: AsyncContext) -> int:
 
 
 assert_type(app.spawn(sync_handler, {}), TaskHandle[int])
+assert_type(app.spawn(async_handler, {}).result(), int)
 """
 
 
