@@ -103,16 +103,21 @@ class Cell:
         assert row is not None
         return int(row[0])
 
-    def wait_first(self) -> float:
-        """Waits until the first handler has begun; that moment."""
+    def wait_both(self, already: int, count: int) -> tuple[int, float]:
+        """Waits until all workers are at work; how many tasks are finished then, and that moment.
+
+        When one takes most of the tasks before the other begins, the time counts from the first handler.
+        """
         deadline = time.monotonic() + self.limit
         while time.monotonic() < deadline:
             for worker in self.workers:
                 worker.look()
             firsts = [worker.first for worker in self.workers if worker.first is not None]
-            if firsts:
-                return min(firsts)
-            time.sleep(0.002)
+            if firsts and (finished := self.finished()) * 4 > already * 4 + count:
+                return already, min(firsts)
+            if len(firsts) == len(self.workers):
+                return finished, time.monotonic()
+            time.sleep(0.003)
         raise TimeoutError(f"no handler began within {self.limit:.0f} s")
 
     def wait_finished(self, count: int) -> tuple[int, float]:

@@ -95,27 +95,32 @@ def per_spawned(figures: Figures, family: int) -> Figures:
 def drain(cell: Cell, count: int, already: int, settings: Mapping[str, Any]) -> Figures:
     """Starts the workers and waits until ``count`` more tasks are finished: rate, and costs per task.
 
-    The time begins with the first handler, so that the start of the processes does not count.
+    The time begins when both workers are at work, so that the start of the processes does not count.
     """
     cell.load_workers(**settings)
     work, looks = cell.work(), cell.looks
     cell.go()
-    began = cell.wait_first()
     processors = cell.processors()
+    before, began = cell.wait_both(already, count)
+    if before > already:
+        processors = cell.processors()
     finished, ended = cell.wait_finished(already + count)
     used = cell.processors().since(processors)
     for worker in list(cell.workers):
         cell.end(worker)
     done = cell.work().since(work)
     looks = cell.looks - looks
-    tasks = max(finished - already, 1)
+    tasks = finished - already
+    if finished <= before:
+        raise TimeoutError(f"of {count} tasks none was finished within {cell.limit:.0f} s")
+    share = tasks / (finished - before)
     return {
-        "rate": tasks / (ended - began),
+        "rate": (finished - before) / (ended - began),
         "seconds": ended - began,
         "tasks": tasks,
         "complete": float(finished - already >= count),
-        "server_us": used.server / tasks * 1e6,
-        "client_us": used.client / tasks * 1e6,
+        "server_us": used.server / tasks * share * 1e6,
+        "client_us": used.client / tasks * share * 1e6,
         "wal_bytes": done.wal_bytes / tasks,
         "commits": (done.commits - looks) / tasks,
         "fsyncs": done.fsyncs / tasks,

@@ -30,7 +30,10 @@ class System(AsyncAdapter):
         "best": ({"slots": 256, "start": {"poll_interval_ms": 10}}, "256 slots per worker, poll_interval_ms=10"),
         "default": ({"slots": 4, "start": {}}, "4 slots per worker, as in its introduction; the rest as it is"),
     }
-    finished = "select count(*) from awa.jobs where state = 'completed'"
+    # What is completed is soon pruned, and counted.
+    finished = """
+        select (select count(*) from awa.jobs where state = 'completed')
+             + (select coalesce(sum(pruned_completed_count), 0) from awa.queue_terminal_rollups)"""
 
     def __init__(self, url: str, settings: Mapping[str, Any], mark: Mark) -> None:
         # Its driver wants a host in its place; the directory of the socket in the query overrules it.

@@ -33,14 +33,14 @@ class System(Adapter):
     configurations: ClassVar[Configurations] = {
         "best": (
             {
-                "queue": {"polling_interval_sec": 0.01, "worker_concurrency": 256},
+                "queue": {"polling_interval_sec": 0.01, "worker_concurrency": 1000},
                 "config": {
                     "sys_db_pool_size": 32,
                     "notification_listener_polling_interval_sec": 0.001,
                     "notification_coalesce_sec": 0.001,
                 },
             },
-            "async workflows, polling_interval_sec=0.01, worker_concurrency=256, sys_db_pool_size=32, notifications within 1 ms",
+            "async workflows, polling_interval_sec=0.01, worker_concurrency=1000, sys_db_pool_size=32, notifications within 1 ms",
         ),
         "default": ({"queue": {}, "config": {}}, "async workflows, register_queue() as it is: polling every second"),
     }
@@ -202,13 +202,13 @@ class System(Adapter):
         mark = self.mark
 
         def insert(index: int) -> int:
-            source.sql_session.execute(statement, {"i": index})
+            source.sql_session().execute(statement, {"i": index})
             return index
 
         @dbos.workflow(name="transaction")
         def transaction(params: Any) -> Any:
             mark("start", params["i"])
-            return source.run_tx_step({"name": "insert"}, insert, params["i"])
+            return source.run_tx_step({"name": "insert", "isolation_level": "READ COMMITTED"}, insert, params["i"])
 
 
 def _copy(handler: Any) -> Any:
