@@ -29,8 +29,7 @@ def order_with_feedback(params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     except TimeoutError:
         return {"rating": None}
     ctx.print(f"✓ Feedback received: {feedback}")
-    stored: dict[str, Any] = ctx.step("store-feedback", store_feedback, feedback)
-    return stored
+    return ctx.step("store-feedback", store_feedback, feedback)
 
 
 def store_feedback(feedback: dict[str, Any]) -> dict[str, Any]:

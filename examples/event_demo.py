@@ -43,7 +43,7 @@ def order_fulfillment(params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     delivery = ctx.await_event(f"shipment.delivered:{order_id}")
     ctx.print(f"✓ Delivery confirmed: {delivery}")
 
-    summary: dict[str, Any] = ctx.step("finalize-order", finalize_order, order_id, shipment, delivery)
+    summary = ctx.step("finalize-order", finalize_order, order_id, shipment, delivery)
     ctx.print(f"🎉 Order {order_id} completed successfully!")
     return summary
 

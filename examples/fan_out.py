@@ -18,8 +18,7 @@ SALES = {"north": [120, 80], "south": [200], "west": [40, 40, 20]}
 
 @app.register_task("region-sales")
 def region_sales(params: dict[str, Any], ctx: Context) -> int:
-    total: int = ctx.step("add-up", sum, SALES[params["region"]])
-    return total
+    return ctx.step("add-up", sum, SALES[params["region"]])
 
 
 @app.register_task("sales-report")

@@ -23,7 +23,7 @@ def cancellable_order(params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     event, payload = ctx.await_any([paid, cancelled])
     if event == cancelled:
         ctx.print(f"✗ Order cancelled: {payload}")
-        released: list[str] = ctx.step("release-inventory", release_inventory, inventory)
+        released = ctx.step("release-inventory", release_inventory, inventory)
         return {"status": "cancelled", "released": released}
     ctx.print(f"✓ Payment confirmed: {payload}")
     return {"status": "paid", "items": inventory}
