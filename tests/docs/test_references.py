@@ -100,6 +100,13 @@ def test_errors_page_has_every_code_that_sql_raises() -> None:
     assert set(re.findall(r"^\| `(AB\d{3})`", text_of("errors.md"), re.MULTILINE)) == raised
 
 
+def test_errors_page_has_every_failure_that_sql_makes() -> None:
+    made = {
+        name for path in (ROOT / "sql" / "functions").glob("*.sql") for name in re.findall(r"'(\$[A-Z]\w+)'", path.read_text())
+    }
+    assert set(re.findall(r"^\| `(\$\w+)`", text_of("errors.md"), re.MULTILINE)) == made
+
+
 def test_configuration_page_has_every_environment_variable() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "absurd").rglob("*.py"))
     variables = {"PGDATABASE", *re.findall(r"\bABSURD_[A-Z_]+\b", sources)}
