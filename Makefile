@@ -6,9 +6,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
+BENCH ?=
 WORKERS ?= 2
 
-.PHONY: help setup demo test check sql baseline format clean
+.PHONY: help setup demo test check bench bench-full sql baseline format clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -33,6 +34,12 @@ check: $(STAMP) ## Check format, lint, types, import directions and generated fi
 	$(PY) scripts/build_sql.py --check
 	$(PY) scripts/build_async.py --check
 	$(PY) scripts/build_cli_docs.py --check
+
+bench: $(STAMP) ## Measure this library beside others, about ten minutes; writes docs/performance.md
+	@$(PY) -m bench --docs $(BENCH)
+
+bench-full: $(STAMP) ## The same with five rounds, longer measurements and a million rows
+	@$(PY) -m bench --docs --rounds 5 --scale 2 --rows 1000000 --minutes 600 $(BENCH)
 
 sql: $(STAMP) ## Join the files in sql/ into sql/absurd.sql
 	@$(PY) scripts/build_sql.py
