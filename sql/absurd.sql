@@ -67,6 +67,12 @@ create type absurd.arrival as (
   event_seq bigint
 );
 
+-- The beginning of a task's history: how many checkpoints there are in all, and the first of them as JSON text.
+create type absurd.history_head as (
+  total integer,
+  checkpoints text
+);
+
 -- tables/tasks.sql
 
 -- One row per task: inserted whole at spawn, updated once at its end.
@@ -136,8 +142,6 @@ create index runs_ready on absurd.runs (queue_name, priority desc, available_at,
 create index runs_due on absurd.runs (queue_name, available_at) where state = 'sleeping' and available_at is not null;
 create index runs_leased on absurd.runs (lease_expires_at) where state = 'running' and lease_expires_at is not null;
 create index runs_deadline on absurd.runs (deadline_at) where deadline_at is not null;
--- Which runs a worker holds (to hand back what it lost track of, and when it dies).
-create index runs_held on absurd.runs (worker_id) where state = 'running';
 -- Runs that nobody could run. Free for the others: a note changes only together with the state.
 create index runs_noted on absurd.runs (run_id) where note is not null;
 
@@ -835,18 +839,22 @@ begin
     where r.run_id = ready.run_id
     returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
   )
-  select k.task_id, k.run_id, k.epoch, k.attempt, t.task_name, t.params::text, t.headers::text, t.max_attempts, t.parent_task_id,
-    k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
-  from taken k
-  join absurd.tasks t on t.task_id = k.task_id
-  -- No task id, no look: a condition of the join would be tested after the look.
-  left join lateral absurd.first_checkpoints(case when k.epoch > 1 or k.attempt > 1 then k.task_id end) h on true;
+  select c.task_id, c.run_id, c.epoch, c.attempt, c.task_name, c.params, c.headers, c.max_attempts, c.parent_task_id, c.deadline_at,
+    coalesce((c.head).total, 0), (c.head).checkpoints
+  from (
+    select k.*, t.task_name, t.params::text as params, t.headers::text as headers, t.max_attempts, t.parent_task_id,
+      -- A case and no join: the condition of a lateral join is tested after the look, for every row.
+      case when k.epoch > 1 or k.attempt > 1 then absurd.first_checkpoints(k.task_id) end as head
+    from taken k
+    join absurd.tasks t on t.task_id = k.task_id
+    offset 0  -- keeps the head from being computed once per column
+  ) c;
 end $$;
 
 -- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
-create or replace function absurd.first_checkpoints(p_task_id uuid) returns table (total bigint, checkpoints text)
+create or replace function absurd.first_checkpoints(p_task_id uuid) returns absurd.history_head
 language sql stable as $$
-  select max(c.total),
+  select max(c.total)::integer,
     json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)
       filter (where c.n <= 1000 and c.size_before < 1000000)::text
   from (
@@ -967,7 +975,7 @@ begin
 end $$;
 
 -- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
-create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
+create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[], p_known_epochs integer[]) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -975,7 +983,11 @@ declare
   v_run_ids uuid[] := array(
     select f.run_id from (
       select r.run_id from absurd.runs r
-      where r.worker_id = p_worker_id and r.state = 'running' and r.run_id <> all (coalesce(p_known_run_ids, '{}'))
+      -- Through the index of leases: it holds what runs at this moment, of all workers, and no more.
+      where r.worker_id = p_worker_id and r.state = 'running' and r.lease_expires_at is not null
+        -- Known by its epoch: the lost batch may have put a run to sleep and claimed it again.
+        and not exists (
+          select from unnest(p_known_run_ids, p_known_epochs) as k(run_id, epoch) where k.run_id = r.run_id and k.epoch = r.epoch)
       order by r.run_id
       for update skip locked) f);
 begin
@@ -1802,7 +1814,7 @@ begin
       select r.run_id
       from absurd.runs r
       join absurd.workers w on w.worker_id = r.worker_id
-      where r.state = 'running' and w.missing_since < v_now - interval '3 seconds'
+      where r.state = 'running' and r.lease_expires_at is not null and w.missing_since < v_now - interval '3 seconds'
       order by r.run_id
       limit p_limit
       for update of r skip locked) d);
@@ -1813,7 +1825,7 @@ begin
   end if;
   delete from absurd.workers w
   where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
-    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
+    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
   return cardinality(v_run_ids);
 end $$;
 
@@ -2644,7 +2656,7 @@ language sql stable
 set jit = off
 as $$
   select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
-    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running')::integer, w.idle,
+    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null)::integer, w.idle,
     w.started_at, w.heartbeat_at, w.lease_seconds,
     w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
   from absurd.workers w
@@ -2695,5 +2707,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:ea3f44e3dadbee5f';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:14c08b6160a7145d';
 commit;

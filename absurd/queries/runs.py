@@ -107,9 +107,9 @@ def release_runs(items: Sequence[Release]) -> Query[list[WriteResult]]:
     return Query("select absurd.release_runs(%s::uuid[], %s::int[], %s::float8[], %s::text[])", args, _statuses)
 
 
-def release_forgotten(worker_id: str, known_run_ids: Sequence[UUID]) -> Query[int]:
+def release_forgotten(worker_id: str, known: Sequence[Holder]) -> Query[int]:
     """Hands back what this worker claimed without learning of it."""
-    return Query("select absurd.release_forgotten(%s, %s::uuid[])", (worker_id, list(known_run_ids)), scalar)
+    return Query("select absurd.release_forgotten(%s, %s::uuid[], %s::int[])", (worker_id, *_fences(known)), scalar)
 
 
 def extend_leases(holders: Sequence[Holder], seconds: float) -> Query[list[WriteResult]]:

@@ -252,10 +252,6 @@ class Engine:
             for queue in self._options.queues:
                 self._look(queue)
 
-    def known_run_ids(self) -> list[UUID]:
-        """The runs that are in the engine's hands."""
-        return list(self._active)
-
     # -- running ------------------------------------------------------------------------------------------------------------
 
     def _start(self, run: ClaimedRun) -> None:

@@ -33,6 +33,7 @@ from absurd.writes import (
     EmitEvent,
     ExtendLease,
     Fail,
+    Holder,
     RecordCheckpoint,
     Release,
     SpawnChildren,
@@ -93,7 +94,7 @@ class ClaimSource(Protocol):
     def take_claimed(self, runs: list[ClaimedRun]) -> None:
         """Receives what was claimed."""
 
-    def known_run_ids(self) -> list[UUID]:
+    def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
 
 
@@ -326,7 +327,7 @@ class Writer:
                 await self._conn.close()
                 self._conn = None
             try:
-                lost = queries.release_forgotten(self._source.worker_id, self._source.known_run_ids())
+                lost = queries.release_forgotten(self._source.worker_id, self._source.held())
                 forgotten = await run_async(await self.open(), lost)
                 if forgotten:
                     logger.info("handed back %s run(s) whose claim was never answered", forgotten)

@@ -41,7 +41,7 @@ begin
 end $$;
 
 -- Hands back what a worker claimed without ever learning of it, because the answer of its claim was lost. Returns how many.
-create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[]) returns integer
+create or replace function absurd.release_forgotten(p_worker_id text, p_known_run_ids uuid[], p_known_epochs integer[]) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -49,7 +49,11 @@ declare
   v_run_ids uuid[] := array(
     select f.run_id from (
       select r.run_id from absurd.runs r
-      where r.worker_id = p_worker_id and r.state = 'running' and r.run_id <> all (coalesce(p_known_run_ids, '{}'))
+      -- Through the index of leases: it holds what runs at this moment, of all workers, and no more.
+      where r.worker_id = p_worker_id and r.state = 'running' and r.lease_expires_at is not null
+        -- Known by its epoch: the lost batch may have put a run to sleep and claimed it again.
+        and not exists (
+          select from unnest(p_known_run_ids, p_known_epochs) as k(run_id, epoch) where k.run_id = r.run_id and k.epoch = r.epoch)
       order by r.run_id
       for update skip locked) f);
 begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,3 +149,32 @@ def test_an_emit_of_a_client_whose_answer_was_lost_says_so_and_is_not_repeated(
         assert count(conn, "select count(*) from absurd.events") == (1 if loss == "answer" else 0)
         app.emit_event("twice")
     assert count(conn, "select count(*) from absurd.events where event_name = 'twice'") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_suspended_and_claimed_again_in_a_batch_without_answer_goes_on(
+    proxy: LossyProxy, conn: psycopg.Connection[Any], kind: str
+) -> None:
+    """The event comes between the check and the suspension, so that the batch that suspends the run claims it again."""
+    play = Play(proxy.url, kind)
+    waiting, emitted = threading.Event(), threading.Event()
+
+    @play.task()
+    async def task(params: Any, ctx: Any) -> Any:
+        try:
+            return await ctx.await_event("go")
+        finally:
+            waiting.set()
+            await play.hold(emitted)
+
+    rule = proxy.lose("absurd.suspend_runs", "answer", "absurd worker: writer")
+    # A single slot: the worker wants the next run as soon as this one leaves it.
+    with play.worker(concurrency=1):
+        handle = play.spawn()
+        assert waiting.wait(20)
+        play.app.emit_event("go", "went")
+        emitted.set()
+        assert handle.result(10) == "went"
+    play.close()
+    assert rule.applied == 1
+    assert count(conn, "select count(*) from absurd.attempts") == 0

@@ -205,7 +205,8 @@ def test_a_run_that_is_ready_again_as_soon_as_it_sleeps_is_run_by_the_same_worke
             waiting.set()
             await play.hold(emitted)
 
-    with play.worker():
+    # A single slot: the worker wants the next run as soon as this one leaves it.
+    with play.worker(concurrency=1):
         handle = play.spawn()
         assert waiting.wait(20)
         play.app.emit_event("go", "went")
