@@ -728,6 +728,59 @@ begin
   order by j.ord;
 end $$;
 
+-- The same for one task, which is what most calls bring: plain statements, at half the cost of the set-based one.
+create or replace function absurd.spawn_one(
+  p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text)
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean, status text, message text)
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_max_bytes integer;
+  v_o absurd.spawn_options;
+  v_problem text;
+  v_available_at timestamptz;
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
+  if p_options is not null then
+    v_o := absurd.read_spawn_options(p_options);
+  end if;
+  v_problem := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+  if v_problem is not null then
+    return query select null::uuid, null::uuid, 1, false,
+      case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end, v_problem;
+    return;
+  end if;
+  if p_idempotency_key is not null then
+    task_id := (absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[true]))[1];
+    if task_id <> p_task_id then
+      return query
+        select t.task_id, coalesce(r.run_id, t.run_id), coalesce(r.attempt, t.attempt), false, 'ok', null::text
+        from absurd.tasks t left join absurd.runs r on r.task_id = t.task_id
+        where t.task_id = spawn_one.task_id;
+      return;
+    end if;
+  end if;
+  v_available_at := coalesce(v_o.available_at, v_now);
+  insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+    priority, idempotency_key, parent_task_id, spawned_at)
+  values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
+    v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
+  on conflict (task_id) do nothing;
+  if found then
+    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+    values (p_run_id, p_task_id, p_queue_name, case when v_available_at > v_now then 'sleeping' else 'pending' end, 1,
+      coalesce(v_o.priority, 0), v_available_at, v_available_at + make_interval(secs => v_o.max_delay), v_o.max_duration);
+    if v_available_at <= v_now then
+      perform absurd.notify_queues(array[p_queue_name]);
+    end if;
+  end if;
+  return query select p_task_id, p_run_id, 1, true, 'ok', null::text;
+end $$;
+
 -- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
 -- Only acceptable items take a key: one that is refused leaves it to those that come after it.
 create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[], p_acceptable boolean[])
@@ -2068,8 +2121,8 @@ declare
   v_spawned record;
 begin
   select * into v_spawned
-  from absurd.spawn_tasks(array[p_queue_name], array[absurd.make_id()], array[absurd.make_id()], array[p_task_name],
-    array[p_params::json], array[null]::json[], array[coalesce(p_options, '{}')], array[p_options ->> 'idempotency_key']);
+  from absurd.spawn_one(p_queue_name, absurd.make_id(), absurd.make_id(), p_task_name, p_params::json, null, coalesce(p_options, '{}'),
+    p_options ->> 'idempotency_key');
   if v_spawned.status <> 'ok' then
     raise exception '%', v_spawned.message
       using errcode = case v_spawned.status when 'no_queue' then 'AB010' when 'too_large' then 'AB013' else 'AB012' end;
@@ -2707,5 +2760,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:14c08b6160a7145d';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:57dfb2c9349d3f97';
 commit;

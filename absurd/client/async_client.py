@@ -29,7 +29,7 @@ from absurd.db import AsyncPool, run_async
 from absurd.db.execution import run_whole_async
 from absurd.queries import queues, results
 from absurd.queries.query import Query
-from absurd.queries.spawn import spawn_tasks
+from absurd.queries.spawn import spawn_one, spawn_tasks
 from absurd.types import Spawned, SpawnOptions, SpawnRequest, TaskResult
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class AsyncAbsurd(AsyncWorkerMethods):
     async def spawn(self, task: Any, params: Any = None, *, conn: Conn = None, **options: Any) -> AsyncTaskHandle[Any]:
         """Makes a task, durable when this returns (with ``conn``: when the caller commits). Returns its handle."""
         request = await self._request_hooked(self._task_name(task), params, spawn_options(options))
-        (spawned,) = await self._run(spawn_tasks([request]), conn)
+        spawned = await self._run(spawn_one(request), conn)
         return self._handle(task, request, spawned, conn)
 
     async def spawn_many(

@@ -29,7 +29,7 @@ from absurd.db import Pool, run
 from absurd.db.execution import run_whole
 from absurd.queries import queues, results
 from absurd.queries.query import Query
-from absurd.queries.spawn import spawn_tasks
+from absurd.queries.spawn import spawn_one, spawn_tasks
 from absurd.types import Spawned, SpawnOptions, SpawnRequest, TaskResult
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Absurd(SyncWorkerMethods):
             DatabaseUnavailableError: the database cannot be reached.
         """
         request = self._request_hooked(self._task_name(task), params, spawn_options(options))
-        (spawned,) = self._run(spawn_tasks([request]), conn)
+        spawned = self._run(spawn_one(request), conn)
         return self._handle(task, request, spawned, conn)
 
     def spawn_many(

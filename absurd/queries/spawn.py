@@ -13,6 +13,16 @@ select task_id, run_id, attempt, created, status, message
 from absurd.spawn_tasks(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::json[], %s::json[], %s::jsonb[], %s::text[])"""
 
 
+def spawn_one(request: SpawnRequest) -> Query[Spawned]:
+    """Spawns a task. Repeatable, for the ids are fixed in the request. Its decoder raises when the request was refused."""
+    sql = """
+        select task_id, run_id, attempt, created, status, message
+        from absurd.spawn_one(%s, %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)"""
+    r = request
+    args = (r.queue_name, r.task_id, r.run_id, r.task_name, r.params, r.headers, r.options, r.idempotency_key)
+    return Query(sql, args, lambda rows: _decode(rows)[0])
+
+
 def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
     """Spawns tasks; one answer per request, in their order. Repeatable, for the ids are fixed in the requests.
 

@@ -34,18 +34,22 @@ begin
     where r.run_id = ready.run_id
     returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
   )
-  select k.task_id, k.run_id, k.epoch, k.attempt, t.task_name, t.params::text, t.headers::text, t.max_attempts, t.parent_task_id,
-    k.deadline_at, coalesce(h.total, 0)::integer, h.checkpoints
-  from taken k
-  join absurd.tasks t on t.task_id = k.task_id
-  -- No task id, no look: a condition of the join would be tested after the look.
-  left join lateral absurd.first_checkpoints(case when k.epoch > 1 or k.attempt > 1 then k.task_id end) h on true;
+  select c.task_id, c.run_id, c.epoch, c.attempt, c.task_name, c.params, c.headers, c.max_attempts, c.parent_task_id, c.deadline_at,
+    coalesce((c.head).total, 0), (c.head).checkpoints
+  from (
+    select k.*, t.task_name, t.params::text as params, t.headers::text as headers, t.max_attempts, t.parent_task_id,
+      -- A case and no join: the condition of a lateral join is tested after the look, for every row.
+      case when k.epoch > 1 or k.attempt > 1 then absurd.first_checkpoints(k.task_id) end as head
+    from taken k
+    join absurd.tasks t on t.task_id = k.task_id
+    offset 0  -- keeps the head from being computed once per column
+  ) c;
 end $$;
 
 -- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
-create or replace function absurd.first_checkpoints(p_task_id uuid) returns table (total bigint, checkpoints text)
+create or replace function absurd.first_checkpoints(p_task_id uuid) returns absurd.history_head
 language sql stable as $$
-  select max(c.total),
+  select max(c.total)::integer,
     json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)
       filter (where c.n <= 1000 and c.size_before < 1000000)::text
   from (

@@ -58,7 +58,7 @@ language sql stable
 set jit = off
 as $$
   select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
-    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running')::integer, w.idle,
+    (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null)::integer, w.idle,
     w.started_at, w.heartbeat_at, w.lease_seconds,
     w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
   from absurd.workers w

@@ -17,8 +17,8 @@ declare
   v_spawned record;
 begin
   select * into v_spawned
-  from absurd.spawn_tasks(array[p_queue_name], array[absurd.make_id()], array[absurd.make_id()], array[p_task_name],
-    array[p_params::json], array[null]::json[], array[coalesce(p_options, '{}')], array[p_options ->> 'idempotency_key']);
+  from absurd.spawn_one(p_queue_name, absurd.make_id(), absurd.make_id(), p_task_name, p_params::json, null, coalesce(p_options, '{}'),
+    p_options ->> 'idempotency_key');
   if v_spawned.status <> 'ok' then
     raise exception '%', v_spawned.message
       using errcode = case v_spawned.status when 'no_queue' then 'AB010' when 'too_large' then 'AB013' else 'AB012' end;

@@ -65,7 +65,7 @@ begin
       select r.run_id
       from absurd.runs r
       join absurd.workers w on w.worker_id = r.worker_id
-      where r.state = 'running' and w.missing_since < v_now - interval '3 seconds'
+      where r.state = 'running' and r.lease_expires_at is not null and w.missing_since < v_now - interval '3 seconds'
       order by r.run_id
       limit p_limit
       for update of r skip locked) d);
@@ -76,6 +76,6 @@ begin
   end if;
   delete from absurd.workers w
   where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
-    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running');
+    and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
   return cardinality(v_run_ids);
 end $$;

@@ -33,7 +33,5 @@ create index runs_ready on absurd.runs (queue_name, priority desc, available_at,
 create index runs_due on absurd.runs (queue_name, available_at) where state = 'sleeping' and available_at is not null;
 create index runs_leased on absurd.runs (lease_expires_at) where state = 'running' and lease_expires_at is not null;
 create index runs_deadline on absurd.runs (deadline_at) where deadline_at is not null;
--- Which runs a worker holds (to hand back what it lost track of, and when it dies).
-create index runs_held on absurd.runs (worker_id) where state = 'running';
 -- Runs that nobody could run. Free for the others: a note changes only together with the state.
 create index runs_noted on absurd.runs (run_id) where note is not null;

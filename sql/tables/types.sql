@@ -20,3 +20,9 @@ create type absurd.arrival as (
   state json,
   event_seq bigint
 );
+
+-- The beginning of a task's history: how many checkpoints there are in all, and the first of them as JSON text.
+create type absurd.history_head as (
+  total integer,
+  checkpoints text
+);

@@ -295,7 +295,7 @@ def test_an_answer_that_was_lost_after_the_commit_makes_no_second_task(
     monkeypatch.setattr(pool, "run", losing)
     handle = app.spawn("work", idempotency_key="k")
     assert lost
-    assert (handle.task_id, handle.created) == (lost[0][0].task_id, True)
+    assert (handle.task_id, handle.created) == (lost[0].task_id, True)
     assert count(conn, "tasks") == count(conn, "runs") == 1
 
 
