@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from absurd.context.base import BaseContext, Port, Undo
 from absurd.context.core import Core, Steps
-from absurd.context.ops import Ask, Call, LoadMore, Op, Pause, Send, Settle, Transact
+from absurd.context.ops import Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Settle, Transact
 from absurd.db import run_async
 from absurd.queries import runs as queries
 from absurd.writes import RecordCheckpoint, WriteResult
@@ -90,14 +90,14 @@ class AsyncShell(BaseContext):
                 answer = undo.answer
             except Exception as error:
                 if not conn.broken:
-                    raise
+                    raise NotCommitted.if_repeatable(error) from error
                 lost = error
                 answer = None
         if answer is None:
             # Nobody answered: ask on another connection whether the commit took place.
             answer = WriteResult(await self._port.run_query(queries.verify_checkpoint(self._core.holder, op.step_name)))
-            if answer.status == "missing" or text is None:
-                raise lost
+            if answer.status == "missing":
+                raise NotCommitted(lost)
         self._core.check(answer)
         assert text is not None
         return text

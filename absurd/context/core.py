@@ -15,7 +15,8 @@ from typing import Any
 from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, return_codec
 from absurd.context.durations import check_moment, check_seconds, check_timeout
 from absurd.context.history import History, parse_checkpoints
-from absurd.context.ops import SETTLE, Ask, Call, LoadMore, Op, Pause, Send, Transact
+from absurd.context.ops import SETTLE, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Transact
+from absurd.db.patience import Patience
 from absurd.errors import (
     AbsurdError,
     ContextError,
@@ -186,12 +187,24 @@ class Core:
         if recorded is not None:
             return codec.load(recorded.state, f'the recorded result of step "{key}"')
         yield SETTLE
-        self._calls_in_flight += 1
-        try:
-            text = yield Transact(key, position, fn, args, codec)
-        finally:
-            self._calls_in_flight -= 1
+        text = yield from self._transact(Transact(key, position, fn, args, codec))
         return codec.decode(text, f'result of step "{key}"')
+
+    def _transact(self, op: Transact) -> Steps:
+        """The transaction, again when it was rolled back for no fault of its own: a restart of PostgreSQL costs no attempt."""
+        patience = Patience(repeatable=True)
+        while True:
+            self._calls_in_flight += 1
+            try:
+                return (yield op)
+            except NotCommitted as undone:
+                delay = patience.next_delay()
+                if delay is None:
+                    raise undone.error from None
+            finally:
+                self._calls_in_flight -= 1
+            self.check_usable()
+            yield Pause(delay)
 
     def now(self) -> Steps:
         """``ctx.now``."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from absurd.codec import Codec
+from absurd.db.translate import is_repeatable
 from absurd.writes import Write
 
 
@@ -49,7 +50,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Transact:
-    """Run a function of the user's in a transaction that also records the checkpoint; answers with the JSON text of its value."""
+    """Run a function of the user's in a transaction that also records the checkpoint; answers with the JSON text of its value.
+
+    Raises ``NotCommitted`` when it is certain that nothing of it took place and that another try may succeed.
+    """
 
     step_name: str
     position: int
@@ -64,6 +68,19 @@ class LoadMore:
 
     after_position: int
     after_step: str
+
+
+class NotCommitted(Exception):
+    """A transaction that was rolled back for no fault of its own: its connection broke, or it gave way to another one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    @classmethod
+    def if_repeatable(cls, error: Exception) -> Exception:
+        """The error itself, unless the server asks for a repetition (deadlock, serialization failure)."""
+        return cls(error) if is_repeatable(error) or is_repeatable(error.__cause__) else error
 
 
 Op = Settle | Send | Ask | Call | Pause | Transact | LoadMore

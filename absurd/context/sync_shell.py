@@ -10,7 +10,7 @@ from typing import Any
 
 from absurd.context.base import BaseContext, Port, Undo
 from absurd.context.core import Core, Steps
-from absurd.context.ops import Ask, Call, LoadMore, Op, Pause, Send, Settle, Transact
+from absurd.context.ops import Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Settle, Transact
 from absurd.db import run
 from absurd.errors import ContextError
 from absurd.queries import runs as queries
@@ -76,14 +76,14 @@ class SyncShell(BaseContext):
                 answer = undo.answer
             except Exception as error:
                 if not conn.broken:
-                    raise
+                    raise NotCommitted.if_repeatable(error) from error
                 lost = error
                 answer = None
         if answer is None:
             # Nobody answered: ask on another connection whether the commit took place.
             answer = WriteResult(self._port.run_query_threadsafe(queries.verify_checkpoint(self._core.holder, op.step_name)))
-            if answer.status == "missing" or text is None:
-                raise lost
+            if answer.status == "missing":
+                raise NotCommitted(lost)
         self._core.check(answer)
         assert text is not None
         return text

@@ -34,9 +34,16 @@ class Patience:
         elif not is_repeatable(error.__cause__):
             # Also a pool that is full or closed: there is no connection whose fate could change.
             raise error
+        delay = self.next_delay()
+        if delay is None:
+            raise error
+        self.sent = False
+        return delay
+
+    def next_delay(self) -> float | None:
+        """Seconds until the next try, whatever the error was; ``None`` when the time is over."""
         delay = _DELAYS[self._tries] if self._tries < len(_DELAYS) else _LAST_DELAY
         if time.monotonic() + delay > self._until:
-            raise error
+            return None
         self._tries += 1
-        self.sent = False
         return delay
