@@ -110,7 +110,7 @@ class AsyncContext(AsyncShell):
         """Runs ``fn(connection, *args)``, awaited if it is async, in a transaction of the task database.
 
         The step is recorded in the same transaction: its effect happens exactly once. A transaction that was rolled back because
-        its connection broke, or for the sake of another one (deadlock, serialization failure), is run again, for up to 30 seconds.
+        its connection broke, or for the sake of another one (deadlock, serialization failure) is run again, for up to 30 seconds.
 
         The connection is a ``psycopg.AsyncConnection``; do not commit or roll back on it. What fn raises rolls everything back.
         """

@@ -87,7 +87,7 @@ class Context(SyncShell):
         """Runs ``fn(connection, *args)`` in a transaction of the task database.
 
         The step is recorded in the same transaction: its effect happens exactly once. A transaction that was rolled back because
-        its connection broke, or for the sake of another one (deadlock, serialization failure), is run again, for up to 30 seconds.
+        its connection broke, or for the sake of another one (deadlock, serialization failure) is run again, for up to 30 seconds.
 
         The connection is a ``psycopg.Connection``; do not commit or roll back on it. What fn raises rolls everything back.
         """
