@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -72,4 +73,5 @@ def _count(url: str) -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     make_play(sys.argv[1], sys.argv[2]).app.start_worker(**json.loads(sys.argv[3]))

@@ -194,7 +194,8 @@ def test_hooks_see_and_change_spawns_and_surround_each_run(play: Play) -> None:
         return [dict(ctx.headers), await ctx.await_task(await ctx.spawn("child"))]
 
     assert play.run() == [{"tag": "task"}, {}]
-    assert play.seen == ["before task", "before child", "before task"]
+    # Once more after the wait, unless the child was there before the parent had to sleep.
+    assert play.seen in (["before task", "before child", "before task"], ["before task", "before child"])
 
 
 def test_an_error_in_a_hook_fails_the_spawn_or_the_run_that_it_belongs_to(play: Play) -> None:

@@ -52,6 +52,8 @@ def test_sigterm_lets_running_tasks_end_and_takes_no_new_ones(
     handle = client.spawn("until told")
     wait_until(lambda: "began" in _effects(conn))
     process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    assert any("SIGTERM" in line for line in process.stderr), "the worker ended without a word about the signal"
     later = client.spawn("quick", 1)
     conn.execute("insert into effects values ('end')")
     assert process.wait(20) == 0
