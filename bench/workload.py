@@ -18,7 +18,7 @@ class Scale:
     """How much to measure: seconds of work for each figure, rows of large tables, and rates that are known already."""
 
     seconds: float = 1.2
-    rows: int = 200_000
+    rows: int = 100_000
     rates: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def tasks(self, workload: str, variant: Variant, guess: int) -> int:
@@ -82,6 +82,13 @@ def spawn_backlog(
     seconds = producer.ask("spawn_many", task=task, first=first, count=count, fixed=dict(fixed or {}), size=size)
     cell.end(producer)
     return float(seconds)
+
+
+def drain_once(cell: Cell, count: int, first: int) -> Figures:
+    """Spawns a backlog of no-op tasks and drains it, whatever else is in the tables."""
+    already = cell.finished()
+    spawn_backlog(cell, count, first)
+    return drain(cell, count, already, settings={})
 
 
 def per_spawned(figures: Figures, family: int) -> Figures:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from bench.cell import Cell
-from bench.workload import Figures, Scale, Workload, drain, spawn_backlog
+from bench.workload import Figures, Scale, Workload, drain_once
 
 # So many times the tasks of the other drains: what does not go away has to pile up.
 TIMES = 3
@@ -20,13 +20,12 @@ class Snapshot(Workload):
     def measure(self, cell: Cell, scale: Scale) -> Figures:
         """See ``Workload``."""
         count = scale.tasks("noop", cell.variant, 400) * TIMES
-        spawn_backlog(cell, count)
-        free = drain(cell, count, already=0, settings={})
+        drain_once(cell, count // TIMES + 20, first=0)
+        free = drain_once(cell, count, first=1_000_000)
         with psycopg.connect(cell.url, application_name="bench") as holder:
             holder.execute("set transaction isolation level repeatable read")
             holder.execute("select count(*) from pg_class")
-            spawn_backlog(cell, count, first=1_000_000)
-            held = drain(cell, count, already=cell.finished(), settings={})
+            held = drain_once(cell, count, first=2_000_000)
         return {**held, "free_rate": free["rate"], "ratio": held["rate"] / free["rate"]}
 
 
