@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.cell import Cell, Variant
-from bench.workload import Figures, Scale, Workload, drain_once
+from bench.workload import Figures, Scale, Workload, drain_once, warm_up_by_drain
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,7 @@ class LargeTables(Workload):
 
     def measure(self, cell: Cell, scale: Scale) -> Figures:
         """See ``Workload``."""
-        count = scale.tasks("noop", cell.variant, 400)
-        # What is drained first on a fresh database finds nothing cached and all files short: it does not count.
-        drain_once(cell, count // 3 + 20, first=0)
+        count = warm_up_by_drain(cell, scale)
         empty = drain_once(cell, count, first=1_000_000)
         self._fill(cell, scale.rows)
         full = drain_once(cell, count, first=2_000_000)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from bench.cell import Cell
-from bench.workload import Figures, Scale, Workload, drain_once
+from bench.workload import Figures, Scale, Workload, drain_once, warm_up_by_drain
 
 # So many times the tasks of the other drains: what does not go away has to pile up.
 TIMES = 3
@@ -19,8 +19,7 @@ class Snapshot(Workload):
 
     def measure(self, cell: Cell, scale: Scale) -> Figures:
         """See ``Workload``."""
-        count = scale.tasks("noop", cell.variant, 400) * TIMES
-        drain_once(cell, count // TIMES + 20, first=0)
+        count = warm_up_by_drain(cell, scale) * TIMES
         free = drain_once(cell, count, first=1_000_000)
         with psycopg.connect(cell.url, application_name="bench") as holder:
             holder.execute("set transaction isolation level repeatable read")
