@@ -57,7 +57,9 @@ class AsyncPool:
         self._follow()
         free = self._free
         try:
-            await asyncio.wait_for(free.acquire(), LIMIT)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes in the moment in which a connection is free.
+            async with asyncio.timeout(LIMIT):
+                await free.acquire()
         except TimeoutError:
             raise DatabaseUnavailableError(
                 f"all {self._max_size} connections to {mask(self.url)} have been in use for {LIMIT:.0f} s; raise pool_size"

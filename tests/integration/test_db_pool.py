@@ -233,6 +233,22 @@ async def test_the_async_pool_survives_a_cancelled_query(database_url: str, conn
     await connections.close()
 
 
+@pytest.mark.parametrize("moments", range(4))
+async def test_a_cancellation_in_the_moment_in_which_a_connection_is_free_is_heard(database_url: str, moments: int) -> None:
+    connections = AsyncPool(database_url, max_size=1)
+    async with connections.connection():
+        waiting = asyncio.create_task(connections.run(PID))
+        for _ in range(5):
+            await asyncio.sleep(0)  # lets it come to where it waits
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await connections.run(PID)
+    await connections.close()
+
+
 async def test_the_async_pool_reports_a_full_pool(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(async_pool, "LIMIT", 0.05)
     connections = AsyncPool(database_url, max_size=1)
