@@ -22,7 +22,7 @@ class System(AsyncAdapter):
     packages = ("procrastinate",)
     imports = "import procrastinate"
     configurations: ClassVar[Configurations] = {
-        "best": ({"worker": {"concurrency": 64}, "pool": {"min_size": 8, "max_size": 16}}, "concurrency=64, pool of 16"),
+        "best": ({"worker": {"concurrency": 100}, "pool": {"min_size": 4, "max_size": 4}}, "concurrency=100, pool of 4"),
         "default": ({"worker": {}, "pool": {}}, "run_worker() as it is: concurrency=1"),
     }
     finished = "select count(*) from procrastinate_jobs where status = 'succeeded'"
