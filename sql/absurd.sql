@@ -426,7 +426,7 @@ language sql volatile as $$
   select absurd.create_queue(p_queue_name, 'unpartitioned')
 $$;
 
--- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks and events out meanwhile.
+-- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks, events and waits out meanwhile.
 -- Runs of other queues that wait for something in it wake, ask again, and learn that it is gone.
 create or replace function absurd.drop_queue(p_queue_name text) returns void
 language plpgsql volatile as $$
@@ -437,7 +437,11 @@ begin
     return;
   end if;
   perform absurd.wake_outside_waiters(p_queue_name);
-  delete from absurd.runs r where r.queue_name = p_queue_name;
+  -- Again until there is none: whoever ends an attempt while we wait for its row begins the next one in a row that we cannot see yet.
+  loop
+    delete from absurd.runs r where r.queue_name = p_queue_name;
+    exit when not exists (select from absurd.runs r where r.queue_name = p_queue_name);
+  end loop;
   delete from absurd.waits w where w.queue_name = p_queue_name
     or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
@@ -921,16 +925,22 @@ language sql stable as $$
   ) c
 $$;
 
--- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, in the form of claim_runs().
+-- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, and about 4 MB but at least one of them,
+-- in the form of claim_runs().
 create or replace function absurd.read_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
 language sql stable as $$
   select json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)::text
   from (
-    select s.* from absurd.checkpoints s
-    where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
-    order by s.position, s.step_name
-    limit 1000
+    select n.*, coalesce(sum(pg_column_size(n.state)) over (order by n.position, n.step_name rows between unbounded preceding and 1 preceding), 0)
+      as size_before
+    from (
+      select s.* from absurd.checkpoints s
+      where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
+      order by s.position, s.step_name
+      limit 1000
+    ) n
   ) c
+  where c.size_before < 4000000
 $$;
 
 -- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.
@@ -998,7 +1008,8 @@ declare
       select r.run_id from absurd.runs r where r.run_id = any (p_run_ids) and r.state = 'running' for update skip locked) f);
 begin
   update absurd.runs r
-  set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
+  -- never sooner than it would have: a heartbeat that asks for little must not cost the lease
+  set lease_expires_at = greatest(r.lease_expires_at, absurd.current_time() + make_interval(secs => p_lease_seconds))
   from unnest(p_run_ids, p_epochs) as i(run_id, epoch)
   where r.run_id = i.run_id and r.epoch = i.epoch and r.run_id = any (v_free);
   return array(
@@ -1096,12 +1107,16 @@ as $$
 declare
   v_event absurd.events;
   v_outcome text;
+  v_queue text;
 begin
   if p_wait ->> 'task' is not null then
-    select t.outcome into v_outcome from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid for share skip locked;
+    select t.outcome, t.queue_name into v_outcome, v_queue from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid for share skip locked;
     if not found then
       return query select case when exists (select from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid)
         then 'busy' else 'no_task' end, 'task', null::json, null::bigint;
+    -- The lock of the queue: a drop_queue that has begun would not see this wait and never wake it.
+    elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_queue)) then
+      return query select 'busy', 'task', null::json, null::bigint;
     elsif v_outcome is null then
       return query select 'absent', 'task', null::json, null::bigint;
     else
@@ -1112,7 +1127,8 @@ begin
   if not exists (select from absurd.queues q where q.queue_name = p_wait ->> 'queue') then
     return query select 'no_queue', 'event', null::json, null::bigint;
     return;
-  elsif not pg_try_advisory_xact_lock_shared(absurd.event_lock_key(p_wait ->> 'queue', p_wait ->> 'event')) then
+  elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_wait ->> 'queue'))
+      or not pg_try_advisory_xact_lock_shared(absurd.event_lock_key(p_wait ->> 'queue', p_wait ->> 'event')) then
     return query select 'busy', 'event', null::json, null::bigint;
     return;
   end if;
@@ -1448,6 +1464,7 @@ begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));  -- against drop_queue
   select * into v_task from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name for no key update;
   if not found then
     raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
@@ -1727,8 +1744,35 @@ begin
     return query select 0, 0, 0, 0;
     return;
   end if;
-  delete from absurd.waits w where w.kind = 'client' and w.expires_at < absurd.current_time();
+  delete from absurd.waits w where w.wait_id in (
+    select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < absurd.current_time() for update skip locked);
   return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+end $$;
+
+-- Ends attempts for the sweep, whose caller has locked them; returns how many. The end of a task wakes those who wait for it, so it
+-- needs their rows too; where somebody holds one for long, that task alone is left to a later sweep.
+create or replace function absurd.end_swept(p_run_ids uuid[], p_causes text[], p_failures json[]) returns integer
+language plpgsql volatile
+set lock_timeout = '200ms'
+as $$
+declare
+  v_count integer := 0;
+begin
+  begin
+    perform absurd.end_attempts(p_run_ids, p_causes, p_failures);
+    return cardinality(p_run_ids);
+  exception when lock_not_available then
+    perform set_config('lock_timeout', '10ms', true);
+  end;
+  for i in 1 .. cardinality(p_run_ids) loop
+    begin
+      perform absurd.end_attempts(array[p_run_ids[i]], array[p_causes[i]], array[p_failures[i]]);
+      v_count := v_count + 1;
+    exception when lock_not_available then
+      null;
+    end;
+  end loop;
+  return v_count;
 end $$;
 
 -- Ends attempts whose lease has run out.
@@ -1745,12 +1789,12 @@ declare
       for update skip locked) e);
 begin
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
+    return absurd.end_swept(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
       select json_build_object('name', '$ClaimTimeout', 'message', format('worker %s did not renew the lease that ran out at %s',
         coalesce(r.worker_id, '(unknown)'), r.lease_expires_at))
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
-  return cardinality(v_run_ids);
+  return 0;
 end $$;
 
 -- Cancels tasks that were not started within max_delay or have used up max_duration.
@@ -1767,14 +1811,14 @@ declare
       for update skip locked) e);
 begin
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids,
+    return absurd.end_swept(v_run_ids,
       array(select case when r.state = 'running' then 'duration' else 'delay' end
         from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord),
       array(select json_build_object('name', '$Cancelled', 'message',
           case when r.state = 'running' then 'the task has used up its max_duration' else 'the task was not started within its max_delay' end)
         from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
-  return cardinality(v_run_ids);
+  return 0;
 end $$;
 
 -- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
@@ -1849,6 +1893,7 @@ language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_run_ids uuid[];
+  v_ended integer := 0;
 begin
   update absurd.workers w
   set missing_since = case when s.alive then null else coalesce(w.missing_since, v_now) end
@@ -1872,14 +1917,14 @@ begin
       limit p_limit
       for update of r skip locked) d);
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
+    v_ended := absurd.end_swept(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
       select json_build_object('name', '$WorkerLost', 'message', format('worker %s vanished while it held this run', r.worker_id))
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
   where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
-  return cardinality(v_run_ids);
+  return v_ended;
 end $$;
 
 -- functions/policy.sql
@@ -2760,5 +2805,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:57dfb2c9349d3f97';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:f1ad3202fe4558ac';
 commit;

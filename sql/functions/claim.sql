@@ -63,16 +63,22 @@ language sql stable as $$
   ) c
 $$;
 
--- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, in the form of claim_runs().
+-- The next piece of a long history: up to 1,000 checkpoints after a place in handler order, and about 4 MB but at least one of them,
+-- in the form of claim_runs().
 create or replace function absurd.read_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
 language sql stable as $$
   select json_agg(json_build_array(c.step_name, c.position, c.kind, c.state, c.event_seq) order by c.position, c.step_name)::text
   from (
-    select s.* from absurd.checkpoints s
-    where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
-    order by s.position, s.step_name
-    limit 1000
+    select n.*, coalesce(sum(pg_column_size(n.state)) over (order by n.position, n.step_name rows between unbounded preceding and 1 preceding), 0)
+      as size_before
+    from (
+      select s.* from absurd.checkpoints s
+      where s.task_id = p_task_id and (s.position, s.step_name) > (p_after_position, p_after_step)
+      order by s.position, s.step_name
+      limit 1000
+    ) n
   ) c
+  where c.size_before < 4000000
 $$;
 
 -- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.

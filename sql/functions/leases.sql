@@ -11,7 +11,8 @@ declare
       select r.run_id from absurd.runs r where r.run_id = any (p_run_ids) and r.state = 'running' for update skip locked) f);
 begin
   update absurd.runs r
-  set lease_expires_at = absurd.current_time() + make_interval(secs => p_lease_seconds)
+  -- never sooner than it would have: a heartbeat that asks for little must not cost the lease
+  set lease_expires_at = greatest(r.lease_expires_at, absurd.current_time() + make_interval(secs => p_lease_seconds))
   from unnest(p_run_ids, p_epochs) as i(run_id, epoch)
   where r.run_id = i.run_id and r.epoch = i.epoch and r.run_id = any (v_free);
   return array(

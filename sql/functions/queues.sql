@@ -17,7 +17,7 @@ language sql volatile as $$
   select absurd.create_queue(p_queue_name, 'unpartitioned')
 $$;
 
--- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks and events out meanwhile.
+-- Drops a queue with everything in it; nothing happens if it is absent. Its advisory lock keeps new tasks, events and waits out meanwhile.
 -- Runs of other queues that wait for something in it wake, ask again, and learn that it is gone.
 create or replace function absurd.drop_queue(p_queue_name text) returns void
 language plpgsql volatile as $$
@@ -28,7 +28,11 @@ begin
     return;
   end if;
   perform absurd.wake_outside_waiters(p_queue_name);
-  delete from absurd.runs r where r.queue_name = p_queue_name;
+  -- Again until there is none: whoever ends an attempt while we wait for its row begins the next one in a row that we cannot see yet.
+  loop
+    delete from absurd.runs r where r.queue_name = p_queue_name;
+    exit when not exists (select from absurd.runs r where r.queue_name = p_queue_name);
+  end loop;
   delete from absurd.waits w where w.queue_name = p_queue_name
     or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);

@@ -20,6 +20,7 @@ begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));  -- against drop_queue
   select * into v_task from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name for no key update;
   if not found then
     raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';

@@ -10,12 +10,16 @@ as $$
 declare
   v_event absurd.events;
   v_outcome text;
+  v_queue text;
 begin
   if p_wait ->> 'task' is not null then
-    select t.outcome into v_outcome from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid for share skip locked;
+    select t.outcome, t.queue_name into v_outcome, v_queue from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid for share skip locked;
     if not found then
       return query select case when exists (select from absurd.tasks t where t.task_id = (p_wait ->> 'task')::uuid)
         then 'busy' else 'no_task' end, 'task', null::json, null::bigint;
+    -- The lock of the queue: a drop_queue that has begun would not see this wait and never wake it.
+    elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_queue)) then
+      return query select 'busy', 'task', null::json, null::bigint;
     elsif v_outcome is null then
       return query select 'absent', 'task', null::json, null::bigint;
     else
@@ -26,7 +30,8 @@ begin
   if not exists (select from absurd.queues q where q.queue_name = p_wait ->> 'queue') then
     return query select 'no_queue', 'event', null::json, null::bigint;
     return;
-  elsif not pg_try_advisory_xact_lock_shared(absurd.event_lock_key(p_wait ->> 'queue', p_wait ->> 'event')) then
+  elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_wait ->> 'queue'))
+      or not pg_try_advisory_xact_lock_shared(absurd.event_lock_key(p_wait ->> 'queue', p_wait ->> 'event')) then
     return query select 'busy', 'event', null::json, null::bigint;
     return;
   end if;

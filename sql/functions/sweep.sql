@@ -8,8 +8,35 @@ begin
     return query select 0, 0, 0, 0;
     return;
   end if;
-  delete from absurd.waits w where w.kind = 'client' and w.expires_at < absurd.current_time();
+  delete from absurd.waits w where w.wait_id in (
+    select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < absurd.current_time() for update skip locked);
   return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+end $$;
+
+-- Ends attempts for the sweep, whose caller has locked them; returns how many. The end of a task wakes those who wait for it, so it
+-- needs their rows too; where somebody holds one for long, that task alone is left to a later sweep.
+create or replace function absurd.end_swept(p_run_ids uuid[], p_causes text[], p_failures json[]) returns integer
+language plpgsql volatile
+set lock_timeout = '200ms'
+as $$
+declare
+  v_count integer := 0;
+begin
+  begin
+    perform absurd.end_attempts(p_run_ids, p_causes, p_failures);
+    return cardinality(p_run_ids);
+  exception when lock_not_available then
+    perform set_config('lock_timeout', '10ms', true);
+  end;
+  for i in 1 .. cardinality(p_run_ids) loop
+    begin
+      perform absurd.end_attempts(array[p_run_ids[i]], array[p_causes[i]], array[p_failures[i]]);
+      v_count := v_count + 1;
+    exception when lock_not_available then
+      null;
+    end;
+  end loop;
+  return v_count;
 end $$;
 
 -- Ends attempts whose lease has run out.
@@ -26,12 +53,12 @@ declare
       for update skip locked) e);
 begin
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
+    return absurd.end_swept(v_run_ids, array_fill('lease'::text, array[cardinality(v_run_ids)]), array(
       select json_build_object('name', '$ClaimTimeout', 'message', format('worker %s did not renew the lease that ran out at %s',
         coalesce(r.worker_id, '(unknown)'), r.lease_expires_at))
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
-  return cardinality(v_run_ids);
+  return 0;
 end $$;
 
 -- Cancels tasks that were not started within max_delay or have used up max_duration.
@@ -48,14 +75,14 @@ declare
       for update skip locked) e);
 begin
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids,
+    return absurd.end_swept(v_run_ids,
       array(select case when r.state = 'running' then 'duration' else 'delay' end
         from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord),
       array(select json_build_object('name', '$Cancelled', 'message',
           case when r.state = 'running' then 'the task has used up its max_duration' else 'the task was not started within its max_delay' end)
         from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
-  return cardinality(v_run_ids);
+  return 0;
 end $$;
 
 -- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).

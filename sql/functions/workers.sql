@@ -47,6 +47,7 @@ language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_run_ids uuid[];
+  v_ended integer := 0;
 begin
   update absurd.workers w
   set missing_since = case when s.alive then null else coalesce(w.missing_since, v_now) end
@@ -70,12 +71,12 @@ begin
       limit p_limit
       for update of r skip locked) d);
   if cardinality(v_run_ids) > 0 then
-    perform absurd.end_attempts(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
+    v_ended := absurd.end_swept(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
       select json_build_object('name', '$WorkerLost', 'message', format('worker %s vanished while it held this run', r.worker_id))
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
   where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
-  return cardinality(v_run_ids);
+  return v_ended;
 end $$;
