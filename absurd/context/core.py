@@ -122,6 +122,9 @@ class Core:
         """JSON text of what the function of a transaction step returned."""
         return self.encode(op.codec, value, f'result of step "{op.step_name}"')
 
+    def _queue(self, given: str | None) -> str:
+        return self.run.queue_name if given is None else check_name("queue name", given)
+
     # -- steps --------------------------------------------------------------------------------------------------------------
 
     def step(
@@ -236,7 +239,7 @@ class Core:
         base = _user_step(step_name) if step_name is not None else f"{RESERVED}await:{name}"
         seconds = check_timeout(timeout)
         key, position = self._next(base)
-        wait = Wait(key, queue or self.run.queue_name, name, _check_since(since))
+        wait = Wait(key, self._queue(queue), name, _check_since(since))
         (arrival,) = yield from self._wait(key, position, [wait], 1, seconds, f'event "{name}"')
         return arrival[1]
 
@@ -252,7 +255,8 @@ class Core:
         kind = "any" if needed == 1 else "all"
         key, position = self._next(f"{RESERVED}await_{kind}:{'|'.join(sorted(names))}"[:400])
         places = {name: place for place, name in enumerate(sorted(names))}
-        waits = [Wait(f"{key}/{places[name]}", queue or self.run.queue_name, name) for name in names]
+        event_queue = self._queue(queue)
+        waits = [Wait(f"{key}/{places[name]}", event_queue, name) for name in names]
         return (yield from self._wait(key, position, waits, needed, seconds, f"{kind} of the events {list(names)!r}"))
 
     def await_tasks(self, task_ids: Sequence[uuid.UUID], timeout: Any) -> Steps:
@@ -281,22 +285,31 @@ class Core:
             raise TimeoutError(
                 f"{what} did not come within {timeout} s" if timeout is not None else f"{what} did not come in time"
             )
-        found = []
+        found = {}
         for index, wait in enumerate(waits):
             checkpoint = yield from self._peek(wait.step_name)
             if checkpoint is not None:
-                found.append((index, checkpoint))
-        if len(found) >= needed:
-            for _, checkpoint in found:
-                self.history.replay(checkpoint, position)
-            return found[:needed]
+                found[index] = checkpoint
+        for checkpoint in found.values():
+            self.history.replay(checkpoint, position)
+        if len(found) < needed:
+            # What has come stays: a new attempt waits for the rest only, for an event may have been cleaned up meanwhile.
+            rest = [wait for index, wait in enumerate(waits) if index not in found]
+            arrivals = yield from self._arrivals(key, position, rest, needed - len(found), timeout, what)
+            found |= {index: arrivals[wait.step_name] for index, wait in enumerate(waits) if wait.step_name in arrivals}
+        return sorted(found.items())[:needed]
+
+    def _arrivals(
+        self, key: str, position: int, waits: list[Wait], needed: int, timeout: float | None, what: str
+    ) -> Generator[Op, Any, dict[str, Checkpoint]]:
+        """Arrivals that are there already, by step name; else the run is suspended."""
         self.history.go_live(key, position)
         yield SETTLE
         answer = self.check((yield Ask(CheckWaits(self.holder, position, needed, waits))))
         if answer.status == "ok":
             arrivals = {c.step_name: c for c in parse_checkpoints(answer.detail)}
             self.history.add(arrivals.values())
-            return [(i, arrivals[w.step_name]) for i, w in enumerate(waits) if w.step_name in arrivals][:needed]
+            return arrivals
         _raise_missing(answer, waits)
         self._suspend(
             Suspend(self.holder, position, needed, waits, timeout=timeout, timer_step=key, timer_kind="timeout"),
@@ -337,7 +350,7 @@ class Core:
             return
         text = None if payload is None else encode(payload, f'payload of event "{name}"')
         yield SETTLE
-        event_queue = queue or self.run.queue_name
+        event_queue = self._queue(queue)
         answer = self.check((yield Ask(EmitEvent(self.holder, key, position, event_queue, name, text))))
         _raise_refusal(answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue')
 

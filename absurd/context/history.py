@@ -23,6 +23,7 @@ class History:
         self._unseen: dict[str, Checkpoint] = {}
         self._asked: list[str] = []
         self._total = total
+        self._last_place = (-1, "")
         self._task = task
         self._strict = strict
         self._live = total == 0
@@ -43,8 +44,7 @@ class History:
     @property
     def last_place(self) -> tuple[int, str]:
         """Where the next piece begins."""
-        last = max(self._recorded.values(), key=lambda c: (c.position, c.step_name), default=None)
-        return (last.position, last.step_name) if last else (-1, "")
+        return self._last_place
 
     def extend(self, text: str | None) -> None:
         """Takes a piece of history in the form of ``claim_runs``; ``None`` says that there is no more."""
@@ -54,6 +54,8 @@ class History:
         for checkpoint in parse_checkpoints(text):
             self._recorded[checkpoint.step_name] = checkpoint
             self._unseen[checkpoint.step_name] = checkpoint
+            # The last of the piece, not the greatest: the database may order names otherwise than Python does.
+            self._last_place = (checkpoint.position, checkpoint.step_name)
 
     def add(self, checkpoints: Iterable[Checkpoint]) -> None:
         """Takes arrivals of this run: they are known from now on and no longer to be replayed."""
