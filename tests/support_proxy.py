@@ -42,6 +42,7 @@ class LossyProxy:
     def __init__(self, url: str) -> None:
         self._target = conninfo_to_dict(url)
         self._rules: list[Rule] = []
+        self._links: list[_Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
         parts = {**self._target, "host": host, "port": port, "sslmode": "disable", "gssencmode": "disable"}
@@ -54,6 +55,24 @@ class LossyProxy:
         self._rules.append(rule)
         return rule
 
+    def cut(self) -> None:
+        """Breaks all connections and takes no more."""
+        self.refuse()
+        self.cut_links()
+
+    def refuse(self) -> None:
+        """Takes no more connections."""
+        # Closing alone would not wake the accept() that waits on the listener.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def cut_links(self) -> None:
+        """Breaks the connections that there are."""
+        links, self._links = self._links, []
+        for link in links:
+            link.close()
+
     def __enter__(self) -> LossyProxy:
         return self
 
@@ -64,7 +83,7 @@ class LossyProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                _Link(client, self._connect(), self._rules)
+                self._links.append(_Link(client, self._connect(), self._rules))
 
     def _connect(self) -> socket.socket:
         host, port = str(self._target.get("host") or "127.0.0.1"), int(self._target.get("port") or 5432)
@@ -100,7 +119,7 @@ class _Link:
                     self._dropping = True
                 self._server.sendall(data)
         if not self._dropping:
-            self._close()
+            self.close()
 
     def _downward(self) -> None:
         with contextlib.suppress(OSError):
@@ -110,9 +129,10 @@ class _Link:
                         break
                     continue
                 self._client.sendall(data)
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Ends the connection on both sides."""
         for end in (self._client, self._server):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

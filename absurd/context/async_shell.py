@@ -73,9 +73,13 @@ class AsyncShell(BaseContext):
         return asyncio.get_running_loop().create_future()
 
     async def _settle(self) -> None:
-        sent, self._unsettled = self._unsettled, []
-        for future in sent:
-            self._core.check(await future)
+        # A future stays listed until it is answered: steps side by side all have to wait for what came before them.
+        while self._unsettled:
+            future = self._unsettled[0]
+            await asyncio.wait({future})  # unlike a plain await this does not cancel the future that others wait for
+            if self._unsettled and self._unsettled[0] is future:
+                del self._unsettled[0]
+            self._core.check(future.result())
 
     async def _transact(self, op: Transact) -> str:
         text: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import inspect
 import time
 from collections.abc import Callable
@@ -59,8 +61,11 @@ class SyncShell(BaseContext):
         raise AssertionError(f"unknown operation {op!r}")
 
     def _settle(self) -> None:
-        sent, self._unsettled = self._unsettled, []
-        for future in sent:
+        # A future stays listed until it is answered: steps in threads side by side all have to wait for what came before them.
+        for future in list(self._unsettled):
+            concurrent.futures.wait([future])
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._unsettled.remove(future)
             self._core.check(future.result())
 
     def _transact(self, op: Transact) -> str:

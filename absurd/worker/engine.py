@@ -14,12 +14,13 @@ from uuid import UUID
 
 from absurd.context import Core
 from absurd.db import AsyncPool, Pool
-from absurd.errors import QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased
+from absurd.errors import QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased, SerializationError
 from absurd.queries import runs as run_queries
 from absurd.queries import workers as queries
 from absurd.queries.query import Query
 from absurd.registry import Registry
 from absurd.types import ClaimedRun
+from absurd.worker.failures import describe, summary
 from absurd.worker.leases import LeaseKeeper
 from absurd.worker.notifications import Notifications
 from absurd.worker.options import WorkerOptions
@@ -27,7 +28,7 @@ from absurd.worker.promoter import Promoter
 from absurd.worker.running import Running
 from absurd.worker.threads import Threads
 from absurd.worker.writer import Writer
-from absurd.writes import Holder, Release, Suspend, Write, WriteFuture, WriteResult
+from absurd.writes import Fail, Holder, Release, Suspend, Write, WriteFuture, WriteResult
 
 logger = logging.getLogger("absurd.worker")
 
@@ -37,6 +38,9 @@ BUSY_CLAIMS = 3
 IDLE_LOOKS = (0.0, 0.1)
 # Seconds that cancelled async handlers get to unwind before their runs are handed back.
 UNWIND_SECONDS = 1.0
+# Seconds for the last writes of a worker that stops. Without a database they would wait for ever; the runs come back by their
+# leases then.
+LAST_WRITES_SECONDS = 5.0
 # Seconds between warnings about one and the same unknown task.
 WARNING_INTERVAL = 60.0
 # Seconds between looks at the limits of the queues.
@@ -78,6 +82,7 @@ class Engine:
         self._pool = Pool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
         self._async_pool = AsyncPool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
         self._writing: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------------
 
@@ -129,6 +134,7 @@ class Engine:
     async def _begin(self) -> None:
         await self._writer.open()
         self._writing = asyncio.create_task(self._writer.run(), name="absurd writer")
+        self._writing.add_done_callback(self._writer_ended)
         try:
             await self._read_limits()
             missing = [queue for queue in self._options.queues if queue not in self._limits]
@@ -159,6 +165,8 @@ class Engine:
         self._threads.stop()
         self._pool.close()
         await self._async_pool.close()
+        if self._failure is not None:
+            raise self._failure
 
     async def _let_finish(self) -> None:
         """Waits for running tasks, up to the grace period; hands the others back without charging an attempt."""
@@ -177,17 +185,26 @@ class Engine:
             await self._wait_for_change(limit - time.monotonic())
         for running in list(self._active.values()):
             self._finish(running, Release(running.core.holder, note="handed back by a worker that stopped"))
-        while self._active:
-            await self._wait_for_change(1.0)
+        limit = time.monotonic() + LAST_WRITES_SECONDS
+        while self._active and time.monotonic() < limit:
+            await self._wait_for_change(limit - time.monotonic())
 
     async def _stop_writer(self) -> None:
         self._writer.stop()
         if self._writing is not None:
-            # Without a database it would wait for ever; the runs come back by their leases then.
-            done, _ = await asyncio.wait([self._writing], timeout=max(self._options.grace_seconds, 5.0))
+            # What is still active has waited that long already.
+            patience = 0.0 if self._active else LAST_WRITES_SECONDS
+            done, _ = await asyncio.wait([self._writing], timeout=patience)
             if not done:
                 self._writing.cancel()
                 await asyncio.wait([self._writing])
+
+    def _writer_ended(self, writing: asyncio.Task[None]) -> None:
+        """A worker whose writer has failed could run nothing any more, and nobody would notice: it ends, with that error."""
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            logger.critical("the worker stops, for its writer has failed", exc_info=error)
+            self._failure = error
+            self.stop()
 
     async def _wait_for_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -260,7 +277,11 @@ class Engine:
             self._refuse(run)
             return
         limit = self._limits.get(run.queue_name, 0) or 10 * 1024 * 1024
-        core = Core(run, max_payload_bytes=limit, strict=self._options.strict_replay)
+        try:
+            core = Core(run, max_payload_bytes=limit, strict=self._options.strict_replay)
+        except Exception as error:
+            self._refuse_unreadable(run, error)
+            return
         running = Running(core, definition, self.registry, self)
         self._active[run.run_id] = running
         if definition.is_async:
@@ -275,7 +296,8 @@ class Engine:
 
     def _run_in_thread(self, running: Running) -> None:
         ending = running.run_blocking()
-        self._loop.call_soon_threadsafe(self._finish, running, ending)
+        with contextlib.suppress(RuntimeError):  # the worker has ended without this handler, and its loop is closed
+            self._loop.call_soon_threadsafe(self._finish, running, ending)
 
     def _refuse(self, run: ClaimedRun) -> None:
         """Nobody here knows the task: the run goes back for a worker that does, and says so."""
@@ -283,6 +305,13 @@ class Engine:
         self._warn_unknown(run)
         holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
         self._writer.send(Release(holder, self._options.unknown_task_delay, note), self._loop.create_future())
+
+    def _refuse_unreadable(self, run: ClaimedRun, error: Exception) -> None:
+        """Somebody stored what cannot be read here, such as an event of a thousand levels: its task fails, not the worker."""
+        problem = SerializationError(f"what is recorded of the task cannot be read: {summary(error)}")
+        logger.warning('task "%s" %s fails: %s', run.task_name, run.task_id, problem)
+        holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
+        self._writer.send(Fail(holder, describe(problem), retryable=False), self._loop.create_future())
 
     def _warn_unknown(self, run: ClaimedRun) -> None:
         if time.monotonic() < self._unknown.get(run.task_name, 0.0):

@@ -52,10 +52,13 @@ class Supervisor:
     def _start_missing(self) -> None:
         if self._over() or time.monotonic() < self._not_before:
             return
-        while len(self._processes) < self._count:
+        while len(self._processes) < self._count and not self._over():
             # A session of its own: Ctrl-C on the terminal reaches the children through this process only, and once.
             process = subprocess.Popen(self._command, start_new_session=True)
             self._processes[process] = time.monotonic()
+            if self._signal is not None:
+                # It came while this one was being started, and has been passed on to the others only.
+                process.send_signal(self._signal)
 
     def _look(self) -> int:
         code = 0

@@ -10,6 +10,7 @@ claimed is handed back. A batch that fails for another reason is taken apart, so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -51,6 +52,9 @@ MAX_BATCH = 500
 BUSY_DELAYS = (0.002, 0.25)
 # Seconds between attempts to reach a database that went away.
 RECONNECT_DELAYS = (0.05, 1.0)
+# Seconds after a reconnect at which the worker looks once more for claims that it knows nothing of: a server that was slow when
+# the connection broke commits a claim after the first look. Well within the usual lease, whose end would cost an attempt.
+FORGOTTEN_LOOKS = (1.0, 5.0, 15.0)
 # A deadlock or a serialization failure: the whole batch is repeated.
 TRANSIENT = ("40001", "40P01")
 # Seconds that a batch waits for a row that somebody else has locked, such as a task that a long transaction cancels.
@@ -113,6 +117,8 @@ class Writer:
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._stopping = False
         self._put_off_runs: dict[UUID, list[Item]] = {}
+        self._busy: dict[int, Item] = {}
+        self._may_have_forgotten = False
         self.batches = 0
 
     # -- for those who write ------------------------------------------------------------------------------------------------
@@ -159,7 +165,7 @@ class Writer:
         """Writes until it is stopped and nothing is left."""
         try:
             while True:
-                if not self._items and not self._errands:
+                if not self._items and not self._errands and not self._may_have_forgotten:
                     if self._stopping:
                         return
                     await self._wake.wait()
@@ -176,6 +182,10 @@ class Writer:
         self._wake.set()
 
     async def _turn(self) -> None:
+        if self._may_have_forgotten:
+            self._may_have_forgotten = False
+            with contextlib.suppress(AbsurdError):  # the next reconnect looks again
+                await self._hand_back_forgotten(await self._connection())
         while self._errands:
             await self._run_errand(*self._errands.popleft())
         items = self._take_items()
@@ -219,6 +229,10 @@ class Writer:
                 elif error.sqlstate not in TRANSIENT:
                     await self._take_apart(items, claim, error)
                     return
+            except Exception as error:
+                # Not even sent: a value that the driver cannot encode. Whose it is shows when each goes alone.
+                await self._take_apart(items, claim, error)
+                return
         for item, answer in zip(items, answers, strict=True):
             self._answer(item, answer)
         if claim is not None:
@@ -258,12 +272,12 @@ class Writer:
                 cursors = [await conn.execute(query.sql, query.args) for query in plan]
                 await conn.execute("commit")
             return [query.decode(await cursor.fetchall()) for query, cursor in zip(plan, cursors, strict=True)]
-        except psycopg.Error:
+        except Exception:
             if not conn.broken and not conn.closed:
                 await conn.rollback()
             raise
 
-    async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: psycopg.Error) -> None:
+    async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: Exception) -> None:
         """Sends the items of a refused batch one by one; only those at fault are told so, or put off."""
         if len(items) + (claim is not None) > 1:
             waiting = self._put_off_runs
@@ -276,9 +290,9 @@ class Writer:
             if claim is not None:
                 await self._write([], claim)
             return
-        problem = translate(error, self._url)
+        problem = translate(error, self._url) if isinstance(error, psycopg.Error) else error
         for item in items:
-            if error.sqlstate == LOCKED:
+            if getattr(error, "sqlstate", None) == LOCKED:
                 self._put_off(item)
             elif not item.future.done():
                 item.future.set_exception(problem)
@@ -303,11 +317,13 @@ class Writer:
         if answer.status == "busy":
             item.tries += 1
             delay = min(BUSY_DELAYS[0] * 2 ** min(item.tries, 20), BUSY_DELAYS[1])
+            self._busy[id(item)] = item
             self._loop.call_later(delay, self._again, item)
         elif not item.future.done():
             item.future.set_result(answer)
 
     def _again(self, item: Item) -> None:
+        del self._busy[id(item)]
         self._items.append(item)
         self._wake.set()
 
@@ -327,18 +343,27 @@ class Writer:
                 await self._conn.close()
                 self._conn = None
             try:
-                lost = queries.release_forgotten(self._source.worker_id, self._source.held())
-                forgotten = await run_async(await self.open(), lost)
-                if forgotten:
-                    logger.info("handed back %s run(s) whose claim was never answered", forgotten)
+                await self._hand_back_forgotten(await self.open())
+                for later in FORGOTTEN_LOOKS:
+                    self._loop.call_later(later, self._look_for_forgotten)
                 return
             except AbsurdError as error:
                 logger.warning("cannot reach the database, trying again in %.2g s: %s", delay, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RECONNECT_DELAYS[1])
 
+    def _look_for_forgotten(self) -> None:
+        self._may_have_forgotten = True
+        self._wake.set()
+
+    async def _hand_back_forgotten(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """To be called between batches only: with one on its way it is not known which runs are held."""
+        lost = queries.release_forgotten(self._source.worker_id, self._source.held())
+        if forgotten := await run_async(conn, lost):
+            logger.info("handed back %s run(s) whose claim was never answered", forgotten)
+
     def _fail_rest(self) -> None:
-        for item in [*self._items, *(item for items in self._put_off_runs.values() for item in items)]:
+        for item in [*self._items, *self._busy.values(), *(item for items in self._put_off_runs.values() for item in items)]:
             if not item.future.done():
                 item.future.set_exception(RunLost("the worker has stopped"))
         self._items.clear()
