@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from absurd.db import connect_async, run_async
+import psycopg
+
+from absurd.db import connect_async, run_async, translate
 from absurd.errors import DatabaseUnavailableError
 from absurd.loops import Loop
 from absurd.queries import workers as queries
@@ -35,5 +37,7 @@ class Notifications(Loop):
                 if notice.channel in channels:
                     self._notify(channels[notice.channel])
             raise DatabaseUnavailableError("the connection for notifications has ended")
+        except psycopg.Error as error:
+            raise translate(error, self._url) from error
         finally:
             await conn.close()
