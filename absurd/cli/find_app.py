@@ -17,6 +17,8 @@ from absurd.errors import AppNotFoundError
 
 VARIABLE = "ABSURD_APP"
 EXAMPLE = "myproject.tasks:app"
+# Where this package lies.
+_LIBRARY = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _import(name: str, setting: Setting) -> ModuleType:
 def _broken(name: str, setting: Setting, error: BaseException) -> AppNotFoundError:
     """The module is there, but something in it, or in what it imports, failed: say what and where."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    frames = [frame for frame in frames if frame.filename != __file__]
+    # Of an error that the library raised, the place that counts is the line of the user's code that led to it.
+    frames = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
     place = f", in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     what = "".join(traceback.format_exception_only(error)).strip()
     return AppNotFoundError(f'the module "{name}" (from {setting.origin}) was found, but importing it failed{place}:\n{what}')

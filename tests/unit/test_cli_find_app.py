@@ -102,6 +102,13 @@ def test_an_error_inside_the_module_is_shown(project: Path, body: str) -> None:
     assert any(kind in text for kind in ("ZeroDivisionError", "SystemExit: stop", "SyntaxError"))
 
 
+def test_an_error_that_the_library_raised_names_the_line_of_the_module(project: Path) -> None:
+    module(project, f"app = Absurd({URL!r}, pool_size=0)")
+    text = problem("shop:app")
+    assert "pool_size" in text
+    assert "shop.py, line 2" in text
+
+
 def test_a_missing_attribute_lists_the_apps_there_are(project: Path) -> None:
     module(project, f"jobs = Absurd({URL!r})\nmail = Absurd({URL!r})\nnumber = 3")
     text = problem("shop:app")
