@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import json
 import math
 import operator
@@ -132,9 +133,11 @@ def _refuse_text(value: str, what: str, path: str) -> None:
 
 def _no_json(value: Any, what: str, path: str) -> str:
     name = type(value).__name__
-    hint = "return plain dicts, lists, strings, numbers, booleans or None"
-    if hasattr(value, "__dataclass_fields__") or hasattr(value, "model_dump") or hasattr(value, "isoformat"):
-        hint = f"declare the type, as return annotation or with result_type={name}, or convert it yourself"
+    hint = "use plain dicts, lists, strings, numbers, booleans or None"
+    if inspect.isawaitable(value):
+        hint = "put an await before the call that made it"
+    elif hasattr(value, "__dataclass_fields__") or hasattr(value, "model_dump") or hasattr(value, "isoformat"):
+        hint = f"declare the type, as annotation of the function or, of a step, with result_type={name}; or convert it yourself"
     return f"{what} holds a value of type {name} at {path}, which is no JSON; {hint}"
 
 

@@ -66,6 +66,8 @@ class Registry:
         Raises:
             ConfigurationError: the name is taken or unusable, or the handler does not take ``(params, ctx)``.
         """
+        if not callable(handler):
+            raise ConfigurationError(f"a task is a function with two arguments, (params, ctx), not {handler!r}")
         name = check_name("task name", name if name is not None else handler.__name__)
         known = self._by_name.get(name)
         if known is not None and known.handler is not handler:

@@ -52,8 +52,8 @@ def read_params(params: str | None, pairs: Sequence[str]) -> Any:
     single = read_pairs(pairs, "-P")
     if not single:
         return whole
-    if whole is not None and not isinstance(whole, dict):
-        raise typer.BadParameter("-P adds to an object, but --params is none", param_hint="-P")
+    if params is not None and whole is not None and not isinstance(whole, dict):
+        raise typer.BadParameter(f"-P adds to an object, but --params is {_short(params)}", param_hint="-P")
     return {**(whole or {}), **single}
 
 

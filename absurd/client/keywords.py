@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -51,10 +51,10 @@ def spawn_options(keywords: Mapping[str, Any]) -> SpawnOptions:
 
 def default_options(keywords: Mapping[str, Any]) -> SpawnOptions:
     """Options from the keywords of a registration."""
-    return _options("register_task", keywords, TaskDefaults.__annotations__)
+    return _options("register_task", keywords, (*TaskDefaults.__annotations__, "no_retry_on"))
 
 
-def _options(what: str, keywords: Mapping[str, Any], known: Mapping[str, Any]) -> SpawnOptions:
+def _options(what: str, keywords: Mapping[str, Any], known: Collection[str]) -> SpawnOptions:
     for name in keywords:
         if name not in known:
             raise InvalidOptionError(f"{what} has no option {name!r}; known are {', '.join(known)}")
@@ -63,7 +63,13 @@ def _options(what: str, keywords: Mapping[str, Any], known: Mapping[str, Any]) -
 
 def exception_types(given: object) -> tuple[type[BaseException], ...]:
     """``no_retry_on`` as a tuple."""
-    found = (given,) if isinstance(given, type) else tuple(given) if isinstance(given, Sequence) else (given,)
+    found = (
+        (given,)
+        if isinstance(given, type)
+        else tuple(given)
+        if isinstance(given, Sequence) and not isinstance(given, str)
+        else (given,)
+    )
     for kind in found:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise InvalidOptionError(f"no_retry_on must be exception classes, not {kind!r}")

@@ -46,5 +46,5 @@ def test_single_params_go_over_the_whole() -> None:
     assert read_params(None, []) is None
     assert read_params("[1]", []) == [1]
     assert read_params('{"a": 1, "b": 2}', ["b=x", "c:=3"]) == {"a": 1, "b": "x", "c": 3}
-    with pytest.raises(typer.BadParameter, match="object"):
+    with pytest.raises(typer.BadParameter, match=r"object, but --params is '\[1\]'"):
         read_params("[1]", ["b=x"])

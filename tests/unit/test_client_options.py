@@ -142,6 +142,15 @@ def test_bad_defaults_are_refused_at_the_registration(app: Absurd, options: dict
         app.register_task("task", **options)
 
 
+def test_what_is_refused_at_the_registration_is_named(app: Absurd) -> None:
+    with pytest.raises(InvalidOptionError, match=r"no option 'retries'; known are .*no_retry_on"):
+        app.register_task("task", retries=3)  # type: ignore[call-overload]
+    with pytest.raises(InvalidOptionError, match="not 'ValueError'"):
+        app.register_task("task", no_retry_on="ValueError")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="not 5"):
+        app.register_task("task")(5)  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def test_what_was_encoded_once_is_encoded_again_to_the_same_text(value: Any) -> 
         ({None: "x"}, "the key None (NoneType) at $"),
         ({1, 2}, "type set at $"),
         ([object()], "type object at $[0]"),
-        (Point(1), "declare the type, as return annotation or with result_type=Point"),
+        (Point(1), "declare the type, as annotation of the function or, of a step, with result_type=Point"),
         (1j, "type complex at $"),
         (b"x", "type bytes at $"),
     ],
@@ -77,6 +78,13 @@ def test_what_cannot_be_stored_is_refused_with_its_place(value: Any, place: str)
         encode(value, "the thing")
     assert str(caught.value).startswith("the thing ")
     assert place in str(caught.value)
+
+
+def test_a_forgotten_await_is_called_so() -> None:
+    forgotten = asyncio.sleep(0)
+    with pytest.raises(SerializationError, match=r"type coroutine at .*put an await before"):
+        encode(forgotten, "the thing")
+    forgotten.close()
 
 
 def test_nan_beside_a_null_is_not_mistaken_for_one() -> None:
