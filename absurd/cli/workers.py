@@ -37,7 +37,7 @@ def list_workers(session: Session) -> None:
         [
             escape(row.worker_id),
             escape(", ".join(row.queue_names)),
-            state_text("stale" if row.stale else "idle" if row.idle else "running" if row.running else "alive"),
+            state_text("stale" if row.stale else "running" if row.running else "idle" if row.idle else "alive"),
             f"{row.running}/{row.concurrency}",
             moment_text(row.started_at, session.now),
             age(row.heartbeat_at, session.now),

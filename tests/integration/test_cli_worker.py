@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +45,30 @@ def test_a_worker_runs_tasks_until_sigterm(database_url: str, tmp_path: Path) ->
         assert process.wait(TIMEOUT) == 0
     assert "Traceback" not in log_of(tmp_path)
     assert invoke("list-workers", "--json", database=database_url).json() == []
+
+
+def test_a_worker_with_a_task_and_free_slots_is_shown_as_running(database_url: str, tmp_path: Path) -> None:
+    write_app(
+        tmp_path,
+        """
+        from absurd import Absurd
+        app = Absurd()
+        @app.register_task("read")
+        def read(params, ctx):
+            return open(params["pipe"]).read()
+        """,
+    )
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with working(tmp_path, database_url, "--app", "shop:app"):
+        shown: Callable[[], str] = lambda: invoke("list-workers", database=database_url).out.splitlines()[1]  # noqa: E731
+        wait_until(lambda: "idle" in shown())
+        invoke("spawn-task", "read", "-P", f"pipe={pipe}", database=database_url)
+        # Opening waits for the task, which waits for the end of what is written.
+        with pipe.open("w"):
+            wait_until(lambda: "1/32" in shown())
+            assert "running" in shown()
+        wait_until(lambda: states(database_url) == ["completed"])
 
 
 def test_a_waiting_task_is_shown_and_woken_from_the_command_line(database_url: str, tmp_path: Path) -> None:
