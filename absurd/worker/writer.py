@@ -60,6 +60,8 @@ TRANSIENT = ("40001", "40P01")
 # Seconds that a batch waits for a row that somebody else has locked, such as a task that a long transaction cancels.
 # Then the batch is taken apart, the item concerned is put off, and its neighbours go on.
 LOCK_SECONDS = 0.5
+# The same for each item of such a batch alone: the lock has been waited for already, and there may be hundreds of them.
+LOCK_SECONDS_ALONE = 0.01
 PUT_OFF_SECONDS = 1.0
 LOCKED = "55P03"
 
@@ -280,15 +282,12 @@ class Writer:
     async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: Exception) -> None:
         """Sends the items of a refused batch one by one; only those at fault are told so, or put off."""
         if len(items) + (claim is not None) > 1:
-            waiting = self._put_off_runs
-            for item in items:
-                # What follows an item that was put off must not overtake it: a sleep would drop the step before it.
-                if item.write.holder.run_id in waiting:
-                    self._put_off(item)
-                else:
-                    await self._write([item], None)
-            if claim is not None:
-                await self._write([], claim)
+            locked = getattr(error, "sqlstate", None) == LOCKED
+            if locked:
+                await self._set_lock_timeout(LOCK_SECONDS_ALONE)
+            await self._write_alone(items, claim)
+            if locked:
+                await self._set_lock_timeout(LOCK_SECONDS)
             return
         problem = translate(error, self._url) if isinstance(error, psycopg.Error) else error
         for item in items:
@@ -300,6 +299,20 @@ class Writer:
             logger.error("a claim was refused: %s", problem)
             self._source.take_claimed([])
             await asyncio.sleep(RECONNECT_DELAYS[1])
+
+    async def _write_alone(self, items: list[Item], claim: Query[list[ClaimedRun]] | None) -> None:
+        for item in items:
+            # What follows an item that was put off must not overtake it: a sleep would drop the step before it.
+            if item.write.holder.run_id in self._put_off_runs:
+                self._put_off(item)
+            else:
+                await self._write([item], None)
+        if claim is not None:
+            await self._write([], claim)
+
+    async def _set_lock_timeout(self, seconds: float) -> None:
+        with contextlib.suppress(AbsurdError):  # a new connection has the usual one
+            await run_async(await self._connection(), set_lock_timeout(seconds))
 
     def _put_off(self, item: Item) -> None:
         """Sends an item again later, and with it, in order, whatever else its run writes meanwhile."""

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from absurd import TaskCancelledError
-from tests.support import DEFAULT_TIMEOUT
+from tests.support import DEFAULT_TIMEOUT, wait_until
 from tests.support_tasks import Clock, Play, count
 
 
@@ -87,3 +87,21 @@ def test_leases_are_renewed_while_one_run_is_locked(
         held.set()
         assert [locked.result(DEFAULT_TIMEOUT), free.result(DEFAULT_TIMEOUT)] == ["done", "done"]
     assert play.seen.count("started") == 2
+
+
+def test_many_tasks_locked_by_one_transaction_hold_up_nobody_else(
+    play: Play, held: threading.Event, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    with play.worker(concurrency=64), psycopg.connect(database_url) as other:
+        tasks = [play.spawn("held") for _ in range(40)]
+        wait_until(lambda: play.seen.count("started") == 40, what="the start of all")
+        wait_until(lambda: count(conn, "select count(*) from absurd.runs where state = 'running'") == 40)
+        other.execute("select from absurd.runs for update")
+        held.set()
+        clock = Clock()
+        handles = [play.spawn("quick", number) for number in range(5)]
+        assert [handle.result(DEFAULT_TIMEOUT) for handle in handles] == list(range(5))
+        assert clock.seconds < 8
+        other.rollback()
+        assert {task.result(DEFAULT_TIMEOUT) for task in tasks} == {"done"}
+    assert play.seen.count("effect") == 40
