@@ -92,7 +92,7 @@ def _signals(engine: Engine) -> Iterator[None]:
     def stop(name: str) -> None:
         nonlocal asked
         if asked:
-            logger.warning("%s again: ending at once; what runs comes back when its lease ends", name)
+            logger.warning("%s again: ending at once; what runs begins its next attempt on another worker", name)
             os._exit(EXIT_INTERRUPTED)
         asked = True
         logger.info("%s: finishing what runs; once more ends at once", name)
