@@ -1026,7 +1026,9 @@ end $$;
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
 create or replace function absurd.release_runs(p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
 returns text[]
-language plpgsql volatile as $$
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_status text[] := absurd.fence_runs(p_run_ids, p_epochs);
@@ -1035,6 +1037,12 @@ begin
     v_now + make_interval(secs => coalesce(i.delay, 0)), 0, i.note)
   from unnest(p_run_ids, p_delays, p_notes, v_status) as i(run_id, delay, note, status)
   where i.status = 'ok';
+  -- What nobody could run has not been started: its max_delay goes on, from the first time that somebody took it.
+  update absurd.runs r
+  set deadline_at = r.started_at + make_interval(secs => t.max_delay)
+  from unnest(p_run_ids, p_delays, v_status) as i(run_id, delay, status), absurd.tasks t
+  where i.status = 'ok' and i.delay > 0 and r.run_id = i.run_id and r.attempt = 1 and t.task_id = r.task_id and t.max_delay is not null
+    and not exists (select from absurd.checkpoints c where c.task_id = r.task_id);
   return v_status;
 end $$;
 
@@ -2805,5 +2813,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:f1ad3202fe4558ac';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:ffafeeb4e014836b';
 commit;

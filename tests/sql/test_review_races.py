@@ -10,8 +10,8 @@ from psycopg.types.json import Jsonb
 
 from absurd.db import run
 from absurd.queries import runs as queries
-from absurd.writes import Holder, Suspend, Wait
-from tests.sql.calls import Connection, claim, fail, row, rows, set_checkpoint, spawn, state, value
+from absurd.writes import Holder, Release, Suspend, Wait
+from tests.sql.calls import NOON, Connection, after, claim, fail, row, rows, set_checkpoint, set_clock, spawn, state, value
 from tests.sql.concurrent import Background
 
 
@@ -111,3 +111,19 @@ def test_a_piece_of_a_history_is_of_bounded_size(conn: Connection) -> None:
     rows(conn, "update absurd.checkpoints set state = to_json(md5(step_name) || repeat(step_name, %s))", size)
     piece = value(conn, "select absurd.read_checkpoints(%s, -1, '')", held["task_id"])
     assert size < len(piece) < 4 * size
+
+
+def test_a_task_that_nobody_knows_is_still_not_started_and_cancelled_after_max_delay(conn: Connection) -> None:
+    set_clock(conn, NOON)
+    task_id = spawn(conn, options={"cancellation": {"max_delay": 60, "max_duration": 5}})["task_id"]
+    for seconds in (10, 30, 50):
+        set_clock(conn, after(seconds))
+        row(conn, "select * from absurd.promote_due('default')")
+        (claimed,) = run(conn, queries.claim_runs("default", "w", 30, 1))
+        holder = Holder("default", claimed.task_id, claimed.run_id, claimed.epoch)
+        assert [answer.status for answer in run(conn, queries.release_runs([Release(holder, 5.0, "unknown")]))] == ["ok"]
+        row(conn, "select * from absurd.sweep()")
+        assert state(conn, task_id) == "sleeping"
+    set_clock(conn, after(71))
+    row(conn, "select * from absurd.sweep()")
+    assert state(conn, task_id) == "cancelled"
