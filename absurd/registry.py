@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from absurd.codec import Codec, first_parameter_codec, return_codec
-from absurd.errors import ConfigurationError
+from absurd.errors import ConfigurationError, InvalidOptionError
 from absurd.types import SpawnOptions
 
 Handler = Callable[..., Any]
@@ -19,18 +19,18 @@ def check_name(what: str, name: object) -> str:
     """Returns the name if the database can index it.
 
     Raises:
-        ConfigurationError: it is empty, no string, longer than 1,000 bytes, or holds a NUL character or lone surrogate.
+        InvalidOptionError: it is empty, no string, longer than 1,000 bytes, or holds a NUL character or lone surrogate.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{what} must be a non-empty string, not {name!r}")
+        raise InvalidOptionError(f"{what} must be a non-empty string, not {name!r}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{what} {name!a} holds a lone surrogate and is no Unicode text") from None
+        raise InvalidOptionError(f"{what} {name!a} holds a lone surrogate and is no Unicode text") from None
     if size > MAX_NAME_BYTES:
-        raise ConfigurationError(f"{what} {name[:40]!r}… has {size} bytes; the limit is {MAX_NAME_BYTES}")
+        raise InvalidOptionError(f"{what} {name[:40]!r}… has {size} bytes; the limit is {MAX_NAME_BYTES}")
     if "\x00" in name:
-        raise ConfigurationError(f"{what} {name!r} holds a NUL character")
+        raise InvalidOptionError(f"{what} {name!r} holds a NUL character")
     return name
 
 

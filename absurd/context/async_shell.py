@@ -76,7 +76,8 @@ class AsyncShell(BaseContext):
         # A future stays listed until it is answered: steps side by side all have to wait for what came before them.
         while self._unsettled:
             future = self._unsettled[0]
-            await asyncio.wait({future})  # unlike a plain await this does not cancel the future that others wait for
+            if not future.done():
+                await asyncio.wait({future})  # unlike a plain await this does not cancel the future that others wait for
             if self._unsettled and self._unsettled[0] is future:
                 del self._unsettled[0]
             self._core.check(future.result())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from absurd.codec import encode
-from absurd.errors import NonRetryableError, PayloadTooLargeError, SerializationError
+from absurd.errors import NonRetryableError, PayloadTooLargeError, SerializationError, ValidationError
 
 # Characters kept of a message and of a traceback: what a person reads, not what a runaway repr() produces.
 MAX_MESSAGE = 10_000
@@ -13,7 +13,7 @@ MAX_TRACEBACK = 50_000
 MAX_SUMMARY = 300
 
 # Trying again cannot mend these: the same code makes the same value.
-HOPELESS = (NonRetryableError, SerializationError, PayloadTooLargeError)
+HOPELESS = (NonRetryableError, SerializationError, ValidationError, PayloadTooLargeError)
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from absurd.context import AsyncContext, BaseContext, Context, Core, Port, set_current_context
-from absurd.errors import ContextError, NonRetryableError, RunInterrupted, RunReleased, RunSuspended, ValidationError
+from absurd.errors import ContextError, RunInterrupted, RunReleased, RunSuspended
 from absurd.registry import Registry, TaskDefinition
 from absurd.worker.failures import describe, is_retryable, summary
 from absurd.writes import Complete, Fail, Release, Write
@@ -59,10 +59,7 @@ class Running:
 
     def _params(self) -> Any:
         name = self.definition.name
-        try:
-            return self.definition.params.decode(self.core.run.params, f'params of task "{name}"')
-        except ValidationError as error:
-            raise _Hopeless(error) from error
+        return self.definition.params.decode(self.core.run.params, f'params of task "{name}"')
 
     def _complete(self, result: Any) -> Write:
         """The handler has returned. What it swallowed on the way still holds: a suspension, a cancellation, a lost lease."""
@@ -84,22 +81,13 @@ class Running:
         if signal is not None:
             logger.info("stopped %s: %s", self, signal)
             return None
-        cause = error.error if isinstance(error, _Hopeless) else error
-        retryable = not isinstance(error, _Hopeless) and is_retryable(error, self.definition.no_retry_on)
+        retryable = is_retryable(error, self.definition.no_retry_on)
         # A warning, so that a person who has not set up logging sees it too. The traceback is kept with the attempt.
-        logger.warning("attempt %s of %s failed: %s", self.core.run.attempt, self, summary(cause), exc_info=_loggable(cause))
-        return Fail(self.core.holder, describe(cause), retryable)
+        logger.warning("attempt %s of %s failed: %s", self.core.run.attempt, self, summary(error), exc_info=_loggable(error))
+        return Fail(self.core.holder, describe(error), retryable)
 
     def __str__(self) -> str:
         return f'task "{self.definition.name}" {self.core.run.task_id}'
-
-
-class _Hopeless(NonRetryableError):
-    """Params that do not fit the handler: no attempt can succeed."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
 
 
 def _discard(result: Any) -> None:
