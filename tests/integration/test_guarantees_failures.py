@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any, TypedDict
+from datetime import datetime
+from typing import Any, TypedDict, cast
 
 import psycopg
 import pytest
 
 from absurd import NonRetryableError, TaskFailedError
+from tests.support import DEFAULT_TIMEOUT
 from tests.support_tasks import Play, count
 
 
@@ -247,4 +249,16 @@ def test_params_that_do_not_fit_fail_at_once_and_name_the_field(play: Play, conn
     assert 'params of task "task"' in found.failure["message"]
     assert "amount" in found.failure["message"]
     assert play.seen == []
+    assert count(conn, "select count(*) from absurd.attempts") == 1
+
+
+def test_a_result_that_does_not_fit_its_declared_type_fails_the_task_at_once(
+    sync_play: Play, conn: psycopg.Connection[Any]
+) -> None:
+    @sync_play.app.register_task("typed", max_attempts=5)
+    def typed(params: Any, ctx: Any) -> datetime:
+        return cast(datetime, "no moment")
+
+    with sync_play.worker(), pytest.raises(TaskFailedError, match="does not fit datetime"):
+        sync_play.app.spawn(typed).result(DEFAULT_TIMEOUT)
     assert count(conn, "select count(*) from absurd.attempts") == 1
