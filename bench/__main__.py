@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies how long each figure is measured (1 is 1.2 s)")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the large tables (100000)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after these, further workloads get one round only (8)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="after these, further workloads get one round only (5)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument(
         "--directory", help="where the server's data go for the time of the run (the system's temporary directory)"
