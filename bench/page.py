@@ -30,8 +30,9 @@ METHOD = """\
 - One embedded server for all, with the same settings and durable commits ({settings}). A fresh database for each measurement.
 - Peers come from PyPI into an environment of their own, and are used by their public interface, each in its default configuration
   and in the best one that its documentation leads to. Two worker processes each.
-- {rounds} rounds, A B C A B C …; medians, with the smallest and the largest in brackets. Compare within one run only: on a shared
-  machine rates move by a factor of two from run to run. What a task costs in processor time, WAL and commits holds still.
+- Up to {rounds} rounds, A B C A B C …; medians, with the smallest and the largest in brackets. A rate without brackets was
+  measured once. Compare within one run only: on a shared machine rates move by a factor of two, even within a run. What a task
+  costs in server time, WAL and commits holds still.
 - A drain begins with the whole backlog in the table and nobody spawning, so that the producer cannot be the limit. Its time
   runs from the moment at which both workers are at work to the last finished task; finished tasks are counted in SQL.
 - Latencies: an open loop, from the moment at which the spawn or emit has returned to the first line of the handler. The peak
