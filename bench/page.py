@@ -38,8 +38,8 @@ METHOD = """\
 - Latencies: an open loop, from the moment at which the spawn or emit has returned to the first line of the handler. The peak
   for the loads is `1 / (1 / drain + 1 / bulk spawn)`: producer, server and workers share the processors.
 - Server time is that of all PostgreSQL processes, client time that of the workers.
-- A queue has no durable steps, waits or children: n/a. Absurd's client cannot await a child of its own queue, nor write in the
-  transaction of a step. An event for a DBOS workflow is a message to it.
+- A queue has no durable steps, waits or children: n/a. Absurd's client has no step that writes in the transaction of its
+  checkpoint. Not measured: children of Absurd's client, and large tables of awa. An event for a DBOS workflow is a message to it.
 """
 
 

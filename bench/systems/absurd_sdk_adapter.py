@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from bench.adapter import QUEUE, Adapter, Configurations, Params, bulks, timed
 
-# Children of a task run in another queue: the client refuses to await a task of its own queue.
 TASK = """
     insert into absurd.t_bench (task_id, task_name, params, state, attempts, last_attempt_run, enqueue_at)
     select absurd.portable_uuidv7(), 'noop', jsonb_build_object('i', n, 'pad', repeat('x', 100)), '{state}', 1,
@@ -71,7 +70,7 @@ class System(Adapter):
         return timed([lambda params=params: self._spawn(task, params) for params in all_params])  # type: ignore[misc]
 
     def spawn_many(self, task: str, all_params: Sequence[Params]) -> None:
-        """It has no bulk insert: many spawns in one transaction, sent as a pipeline."""
+        """It has no bulk insert: many spawns in one transaction, one after the other."""
         for batch in bulks(all_params):
             with self.conn.transaction():
                 for params in batch:
