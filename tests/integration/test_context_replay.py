@@ -89,7 +89,7 @@ def test_repeated_names_are_numbered_and_reserved_ones_refused(play: Play, conn:
                 found.append(type(error).__name__)
         return found
 
-    assert play.run() == [0, 1, 2, "InvalidOptionError", *["ConfigurationError"] * 4]
+    assert play.run() == [0, 1, 2, "InvalidOptionError", *["InvalidOptionError"] * 4]
     names = [name for (name,) in conn.execute("select step_name from absurd.checkpoints order by position").fetchall()]
     assert names == ["same", "same#2", "same#3"]
 
