@@ -7,6 +7,7 @@ both are refused here, by the path at which they stand.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -253,11 +254,30 @@ def _portable(declared: Any) -> Any:
     return declared
 
 
+# Evaluating annotations takes longer than all the rest of a step: once per function and annotation is enough. Cleared when it is
+# full, which only code that makes functions without end can bring about.
+_RETURN_CODECS: dict[tuple[Any, Any], Codec] = {}
+_MAX_RETURN_CODECS = 4096
+
+
 def return_codec(fn: Callable[..., Any]) -> Codec:
     """The codec for what a function returns, by its annotation; plain JSON when it has none that can be read."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return codec_for(_annotations(fn).get("return", Any))
+    annotations = getattr(fn, "__annotations__", None)
+    if not annotations or "return" not in annotations:
+        return PLAIN
+    # Functions of one code object have one set of globals, so that a name in their annotation means the same.
+    key = (getattr(fn, "__code__", fn), annotations["return"])
+    try:
+        return _RETURN_CODECS[key]
+    except (KeyError, TypeError):  # unknown, or an annotation that cannot be hashed
+        codec = codec_for(_annotations(fn).get("return", Any))
+    if len(_RETURN_CODECS) >= _MAX_RETURN_CODECS:
+        _RETURN_CODECS.clear()
+    with contextlib.suppress(TypeError):
+        _RETURN_CODECS[key] = codec
+    return codec
 
 
 def first_parameter_codec(fn: Callable[..., Any]) -> Codec:

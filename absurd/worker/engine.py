@@ -36,6 +36,8 @@ logger = logging.getLogger("absurd.worker")
 BUSY_CLAIMS = 3
 # Seconds before each of the looks of a worker that has become idle. What commits later still is found by polling.
 IDLE_LOOKS = (0.0, 0.1)
+# Connections for ctx.transaction at most, per process and kind of handler: a server has about a hundred in all.
+MAX_TRANSACTIONS = 32
 # Seconds that cancelled async handlers get to unwind before their runs are handed back.
 UNWIND_SECONDS = 1.0
 # Seconds for the last writes of a worker that stops. Without a database they would wait for ever; the runs come back by their
@@ -79,8 +81,9 @@ class Engine:
         self._leases = LeaseKeeper(url, options, self, version)
         self._notifications = Notifications(url, options.queues, self._look)
         self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._look)
-        self._pool = Pool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
-        self._async_pool = AsyncPool(url, max_size=options.concurrency, application_name="absurd worker: transactions")
+        connections = min(options.concurrency, MAX_TRANSACTIONS)
+        self._pool = Pool(url, max_size=connections, application_name="absurd worker: transactions")
+        self._async_pool = AsyncPool(url, max_size=connections, application_name="absurd worker: transactions")
         self._writing: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Annotated, Any, NotRequired, Required, TypedDict
 
 import pytest
@@ -163,3 +164,15 @@ def test_codecs_come_from_annotations_and_unreadable_ones_count_as_none() -> Non
     assert return_codec(typed).encode(Point(2), "v") == '{"x":2,"y":0}'
     assert first_parameter_codec(unreadable) is PLAIN
     assert return_codec(lambda: 1) is PLAIN
+
+
+def test_the_type_of_a_function_is_found_once_and_belongs_to_its_annotation() -> None:
+    def make(declared: Any) -> Any:
+        def step() -> Any: ...
+
+        step.__annotations__["return"] = declared
+        return step
+
+    assert return_codec(make(datetime)) is return_codec(make(datetime))
+    assert return_codec(make(datetime)) is not return_codec(make(date))
+    assert return_codec(make(int)) is return_codec(lambda: 1)
