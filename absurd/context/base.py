@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import io
 import logging
+import sys
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -101,10 +103,18 @@ class BaseContext:
         return self._core.history.is_replaying
 
     def print(self, *values: object, **options: Any) -> None:
-        """``print`` that is silent during replay, so that each line appears once."""
-        if not self.is_replaying:
-            options.setdefault("flush", True)
-            builtins.print(*values, **options)  # noqa: T201
+        """``print`` that is silent during replay, so that each line appears once; and whole, whoever else prints meanwhile."""
+        if self.is_replaying:
+            return
+        stream = options.pop("file", None) or sys.stdout
+        flush = options.pop("flush", True)
+        # The builtin writes the values and the end of the line one by one: those of two threads could mix.
+        line = io.StringIO()
+        builtins.print(*values, **options, file=line)
+        if stream is not None:
+            stream.write(line.getvalue())
+            if flush:
+                stream.flush()
 
 
 class ReplayAwareLogger(logging.LoggerAdapter[logging.Logger]):

@@ -309,3 +309,25 @@ def test_a_sleep_until_a_moment_wakes_then(play: Play) -> None:
         handle = play.spawn()
         wait_until(lambda: handle.state() == "completed")
         assert handle.result(0) is True
+
+
+def test_a_printed_line_is_one_write_so_that_lines_of_two_tasks_never_mix(play: Play) -> None:
+    class Stream:
+        def __init__(self) -> None:
+            self.writes: list[str] = []
+
+        def write(self, text: str) -> None:
+            self.writes.append(text)
+
+        def flush(self) -> None:
+            self.writes.append("flush")
+
+    stream = Stream()
+
+    @play.task()
+    async def task(params: Any, ctx: Any) -> None:
+        ctx.print("a", 1, sep="-", file=stream)
+        ctx.print("b", end="", file=stream, flush=False)
+
+    play.run()
+    assert stream.writes == ["a-1\n", "flush", "b"]
