@@ -229,6 +229,8 @@ class Core:
         moment = check_moment("until", until) if until is not None else None
         key, position = self._next(_user_step(name) if name is not None else f"{RESERVED}sleep")
         if (yield from self._recall(key, position)) is None:
+            # A checkpoint that the database refuses has to be heard of now: after the sleep its step would run again.
+            yield SETTLE
             self._suspend(
                 Suspend(self.holder, position, wake_at=moment, timeout=duration, timer_step=key, timer_kind="sleep"), "sleep"
             )
