@@ -1,9 +1,9 @@
-"""Generates the async half of what is written once: absurd/context/aio.py from absurd/context/sync.py.
+"""Generates the async half of what is written once: absurd/context/aio.py, and absurd/client/aio_NAME.py for several NAMEs.
 
-``python scripts/build_async.py`` writes it, ``--check`` only says whether it is fresh. The methods of a context do nothing but
-hand the generators of the core to their shell, so the translation is: methods become async, and what the shell returns is
-awaited. ``step`` stays as it is: it returns what its shell returns, or a decorator. Functions may be async or not, which takes
-two overloads where sync code takes one.
+``python scripts/build_async.py`` writes them, ``--check`` only says whether they are fresh. The methods of a context do nothing
+but hand the generators of the core to their shell, and those of the client's modules hand queries to theirs, so the translation
+is: methods become async, and what the shell returns is awaited. ``step`` stays as it is: it returns what its shell returns, or a
+decorator. Functions may be async or not, which takes two overloads where sync code takes one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "absurd" / "context" / "sync.py"
 TARGET = ROOT / "absurd" / "context" / "aio.py"
+CLIENT = ROOT / "absurd" / "client"
+CLIENT_MODULES = ("subscriptions", "schedules", "triggers", "tokens")
 UNCHANGED = "step"
 TRANSACTION = "    def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:"
 DECORATOR = "-> Callable[[Callable[P, T]], Callable[P, T]]"
@@ -70,16 +72,35 @@ def _overloads(text: str) -> str:
     return re.sub(r"((?:fn|name): Callable\[[P.]+, )T\]", r"\1Coroutine[Any, Any, T]]", text) + text
 
 
-def main() -> None:
-    """Writes the file, or checks it."""
-    text = translate(SOURCE.read_text())
+def translate_client(source: str, name: str) -> str:
+    """The async text of a module of the client's methods."""
+    source = source.replace(
+        f"``aio_{name}.py`` is generated from this file by ``scripts/build_async.py``",
+        f"generated from ``{name}.py`` by ``scripts/build_async.py``; do not edit",
+    )
+    source = source.replace("SyncShell", "AsyncShell").replace("psycopg.Connection", "psycopg.AsyncConnection")
+    source = re.sub(r"\bclass (\w+Methods)\(", r"class Async\1(", source)
+    source = source.replace("What ``Absurd`` ", "What ``AsyncAbsurd`` ")
+    source = re.sub(r"(?m)^    def ", "    async def ", source)
+    return re.sub(r"\bself\._run\(", "await self._run(", source)
+
+
+def write(target: Path, text: str) -> None:
+    """Writes a file, or checks it."""
     for command in (["check", "--quiet", "--fix", "--select", "I"], ["format"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(TARGET), "-"]
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(target), "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     if "--check" not in sys.argv:
-        TARGET.write_text(text)
-    elif not TARGET.exists() or TARGET.read_text() != text:
-        raise SystemExit(f"{TARGET.relative_to(ROOT)} is stale; run python scripts/build_async.py")
+        target.write_text(text)
+    elif not target.exists() or target.read_text() != text:
+        raise SystemExit(f"{target.relative_to(ROOT)} is stale; run python scripts/build_async.py")
+
+
+def main() -> None:
+    """Writes the files, or checks them."""
+    write(TARGET, translate(SOURCE.read_text()))
+    for name in CLIENT_MODULES:
+        write(CLIENT / f"aio_{name}.py", translate_client((CLIENT / f"{name}.py").read_text(), name))
 
 
 if __name__ == "__main__":

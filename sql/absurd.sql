@@ -405,6 +405,15 @@ begin
   raise exception 'run % has ended or lost its lease', p_run_id using errcode = 'AB002';
 end $$;
 
+-- functions/sources.sql
+
+-- Headers of a task with what started it: {"absurd-source": {"kind": …, "name": …, …}}. The same header is written by every source.
+create or replace function absurd.with_source(p_headers json, p_kind text, p_name text, p_details jsonb default '{}') returns json
+language sql immutable parallel safe as $$
+  select (jsonb_build_object('absurd-source', jsonb_build_object('kind', p_kind, 'name', p_name) || coalesce(p_details, '{}'))
+    || case when json_typeof(p_headers) = 'object' then p_headers::jsonb else '{}' end)::json
+$$;
+
 -- functions/queues.sql
 
 -- Creates a queue; one that exists stays as it is. The storage mode is kept and reported: all queues share their tables here.
@@ -2813,5 +2822,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:ffafeeb4e014836b';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:bc328ea57fac2221';
 commit;

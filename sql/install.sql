@@ -34,6 +34,7 @@ begin;
 \ir functions/names.sql           \\ -- limits of names and sizes, keys of advisory locks
 \ir functions/notify.sql          \\ -- channels that workers and clients listen on
 \ir functions/fence.sql           \\ -- who holds a run: ok, lost, cancelled
+\ir functions/sources.sql         \\ -- the header that says what started a task
 
 -- Functions: queues and spawning
 \ir functions/queues.sql          \\ -- create, drop, pause, policy

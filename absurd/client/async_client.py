@@ -11,6 +11,10 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from absurd.client.aio_schedules import AsyncScheduleMethods
+from absurd.client.aio_subscriptions import AsyncSubscriptionMethods
+from absurd.client.aio_tokens import AsyncTokenMethods
+from absurd.client.aio_triggers import AsyncTriggerMethods
 from absurd.client.base import (
     batches,
     many_options,
@@ -37,7 +41,7 @@ R = TypeVar("R")
 Conn = psycopg.AsyncConnection[Any] | None
 
 
-class AsyncAbsurd(AsyncWorkerMethods):
+class AsyncAbsurd(AsyncWorkerMethods, AsyncSubscriptionMethods, AsyncScheduleMethods, AsyncTriggerMethods, AsyncTokenMethods):
     """An application, for async code; its handlers may be plain functions all the same. What the methods do, take and raise is
     said at those of ``Absurd``.
 

@@ -22,6 +22,10 @@ from absurd.client.base import (
 )
 from absurd.client.handles import TaskHandle
 from absurd.client.keywords import SpawnKeywords, spawn_options
+from absurd.client.schedules import ScheduleMethods
+from absurd.client.subscriptions import SubscriptionMethods
+from absurd.client.tokens import TokenMethods
+from absurd.client.triggers import TriggerMethods
 from absurd.client.waiting import FINAL, Deadline, Pause, Plan, polling, require_end, watching
 from absurd.client.workers import SyncWorkerMethods
 from absurd.context.children import as_task_id
@@ -37,7 +41,7 @@ R = TypeVar("R")
 Conn = psycopg.Connection[Any] | None
 
 
-class Absurd(SyncWorkerMethods):
+class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMethods, TokenMethods):
     """An application, for sync code; its handlers may be async all the same. Safe to share between threads.
 
     Example::
