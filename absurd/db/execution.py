@@ -8,6 +8,7 @@ import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import tuple_row
 
+from absurd.db.arrays import register_arrays
 from absurd.db.translate import translate, where
 from absurd.queries.query import Query, Row
 
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 # A caller's connection may have other ideas of what a uuid or a number becomes; a query's decoder relies on the usual ones.
 _ADAPTERS = AdaptersMap(psycopg.adapters)
+register_arrays(_ADAPTERS)
 
 
 class _Cursor(psycopg.Cursor[Row]):
@@ -49,6 +51,11 @@ async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     return query.decode(rows)
+
+
+async def send(conn: psycopg.AsyncConnection[Any], query: Query[Any]) -> psycopg.AsyncCursor[Row]:
+    """Sends a query, in a pipeline or not; its rows are the cursor's. Errors are the driver's."""
+    return await _AsyncCursor(conn, row_factory=tuple_row).execute(query.sql.encode(), query.args)
 
 
 def run_whole(conn: psycopg.Connection[Any], query: Query[T]) -> T:

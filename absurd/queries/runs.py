@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from absurd.queries.arrays import Ints, Jsonbs, Jsons, Texts, Uuids
 from absurd.queries.query import Query, Row, scalar
 from absurd.types import ClaimedRun
 from absurd.writes import (
+    OK,
     CheckWaits,
     Complete,
     EmitEvent,
@@ -53,24 +55,24 @@ def promote_due(queue_name: str) -> Query[tuple[int, datetime | None, float | No
 
 
 def _statuses(rows: list[Row]) -> list[WriteResult]:
-    return [WriteResult(status) for status in rows[0][0]]
+    return [OK if status == "ok" else WriteResult(status) for status in rows[0][0]]
 
 
-def _fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[int]]:
-    return [h.run_id for h in holders], [h.epoch for h in holders]
+def _fences(holders: Sequence[Holder]) -> tuple[Uuids, Ints]:
+    return Uuids(h.run_id for h in holders), Ints(h.epoch for h in holders)
 
 
-def _task_fences(holders: Sequence[Holder]) -> tuple[list[UUID], list[UUID], list[int]]:
-    return [h.task_id for h in holders], [h.run_id for h in holders], [h.epoch for h in holders]
+def _task_fences(holders: Sequence[Holder]) -> tuple[Uuids, Uuids, Ints]:
+    return Uuids(h.task_id for h in holders), *_fences(holders)
 
 
 def record_checkpoints(items: Sequence[RecordCheckpoint]) -> Query[list[WriteResult]]:
     """Records completed steps."""
     args = (
         *_task_fences([i.holder for i in items]),
-        [i.step_name for i in items],
-        [i.position for i in items],
-        [i.state for i in items],
+        Texts(i.step_name for i in items),
+        Ints(i.position for i in items),
+        Jsons(i.state for i in items),
     )
     return Query(
         "select absurd.record_checkpoints(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::json[])", args, _statuses
@@ -86,7 +88,7 @@ def verify_checkpoint(holder: Holder, step_name: str) -> Query[str]:
 
 def complete_runs(items: Sequence[Complete]) -> Query[list[WriteResult]]:
     """Ends runs with a result."""
-    args = (*_task_fences([i.holder for i in items]), [i.result for i in items])
+    args = (*_task_fences([i.holder for i in items]), Jsons(i.result for i in items))
     return Query("select absurd.complete_runs(%s::uuid[], %s::uuid[], %s::int[], %s::json[])", args, _statuses)
 
 
@@ -94,7 +96,7 @@ def fail_runs(items: Sequence[Fail]) -> Query[list[WriteResult]]:
     """Ends attempts with a failure."""
     args = (
         *_fences([i.holder for i in items]),
-        [i.failure for i in items],
+        Jsons(i.failure for i in items),
         [i.retryable for i in items],
         [i.retry_at for i in items],
     )
@@ -103,7 +105,7 @@ def fail_runs(items: Sequence[Fail]) -> Query[list[WriteResult]]:
 
 def release_runs(items: Sequence[Release]) -> Query[list[WriteResult]]:
     """Hands runs back without charging an attempt."""
-    args = (*_fences([i.holder for i in items]), [i.delay for i in items], [i.note for i in items])
+    args = (*_fences([i.holder for i in items]), [i.delay for i in items], Texts(i.note for i in items))
     return Query("select absurd.release_runs(%s::uuid[], %s::int[], %s::float8[], %s::text[])", args, _statuses)
 
 
@@ -126,9 +128,9 @@ def check_waits(items: Sequence[CheckWaits]) -> Query[list[WriteResult]]:
     """Decides waits that can be decided at once; ``detail`` is the JSON text of the arrivals."""
     args = (
         *_task_fences([i.holder for i in items]),
-        [i.position for i in items],
-        [i.needed for i in items],
-        [_waits_json(i.waits) for i in items],
+        Ints(i.position for i in items),
+        Ints(i.needed for i in items),
+        Jsons(_waits_json(i.waits) for i in items),
     )
     sql = """
         select status, arrivals
@@ -140,13 +142,13 @@ def suspend_runs(items: Sequence[Suspend]) -> Query[list[WriteResult]]:
     """Puts runs to sleep."""
     args = (
         *_task_fences([i.holder for i in items]),
-        [i.position for i in items],
-        [i.needed for i in items],
-        [_waits_json(i.waits) for i in items],
+        Ints(i.position for i in items),
+        Ints(i.needed for i in items),
+        Jsons(_waits_json(i.waits) for i in items),
         [i.wake_at for i in items],
         [i.timeout for i in items],
-        [i.timer_step for i in items],
-        [i.timer_kind for i in items],
+        Texts(i.timer_step for i in items),
+        Texts(i.timer_kind for i in items),
     )
     sql = """
         select absurd.suspend_runs(%s::uuid[], %s::uuid[], %s::int[], %s::int[], %s::int[], %s::json[],
@@ -158,11 +160,11 @@ def emit_events(items: Sequence[EmitEvent]) -> Query[list[WriteResult]]:
     """Emits events from tasks, each with its checkpoint."""
     args = (
         *_task_fences([i.holder for i in items]),
-        [i.step_name for i in items],
-        [i.position for i in items],
-        [i.event_queue for i in items],
-        [i.event_name for i in items],
-        [i.payload for i in items],
+        Texts(i.step_name for i in items),
+        Ints(i.position for i in items),
+        Texts(i.event_queue for i in items),
+        Texts(i.event_name for i in items),
+        Jsons(i.payload for i in items),
     )
     sql = """
         select absurd.emit_events(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::json[])"""
@@ -178,14 +180,14 @@ def spawn_children(item: SpawnChildren) -> Query[list[WriteResult]]:
         item.holder.epoch,
         item.step_name,
         item.position,
-        [r.queue_name for r in requests],
-        [r.task_id for r in requests],
-        [r.run_id for r in requests],
-        [r.task_name for r in requests],
-        [r.params for r in requests],
-        [r.headers for r in requests],
-        [r.options for r in requests],
-        [r.idempotency_key for r in requests],
+        Texts(r.queue_name for r in requests),
+        Uuids(r.task_id for r in requests),
+        Uuids(r.run_id for r in requests),
+        Texts(r.task_name for r in requests),
+        Jsons(r.params for r in requests),
+        Jsons(r.headers for r in requests),
+        Jsonbs(r.options for r in requests),
+        Texts(r.idempotency_key for r in requests),
     )
     sql = """
         select status, coalesce(state::text, message)

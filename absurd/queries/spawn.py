@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from absurd.errors import AbsurdError, InvalidOptionError, PayloadTooLargeError, QueueNotFoundError
+from absurd.queries.arrays import Jsonbs, Jsons, Texts, Uuids
 from absurd.queries.query import Query, Row
 from absurd.types import Spawned, SpawnRequest
 
@@ -29,14 +30,14 @@ def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
     Its decoder raises for the first request that was refused; the others are spawned then, unless the caller rolls back.
     """
     args = (
-        [r.queue_name for r in requests],
-        [r.task_id for r in requests],
-        [r.run_id for r in requests],
-        [r.task_name for r in requests],
-        [r.params for r in requests],
-        [r.headers for r in requests],
-        [r.options for r in requests],
-        [r.idempotency_key for r in requests],
+        Texts(r.queue_name for r in requests),
+        Uuids(r.task_id for r in requests),
+        Uuids(r.run_id for r in requests),
+        Texts(r.task_name for r in requests),
+        Jsons(r.params for r in requests),
+        Jsons(r.headers for r in requests),
+        Jsonbs(r.options for r in requests),
+        Texts(r.idempotency_key for r in requests),
     )
     return Query(_SPAWN, args, _decode)
 

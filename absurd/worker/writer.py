@@ -21,7 +21,7 @@ from uuid import UUID
 
 import psycopg
 
-from absurd.db import connect_async, run_async, translate
+from absurd.db import connect_async, run_async, send, translate
 from absurd.errors import AbsurdError, DatabaseUnavailableError, RunLost
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
@@ -266,12 +266,12 @@ class Writer:
         """Runs queries as one transaction, in one round trip."""
         conn = await self._connection()
         if len(plan) == 1:
-            cursor = await conn.execute(plan[0].sql, plan[0].args)
+            cursor = await send(conn, plan[0])
             return [plan[0].decode(await cursor.fetchall())]
         try:
             async with conn.pipeline():
                 await conn.execute("begin")
-                cursors = [await conn.execute(query.sql, query.args) for query in plan]
+                cursors = [await send(conn, query) for query in plan]
                 await conn.execute("commit")
             return [query.decode(await cursor.fetchall()) for query, cursor in zip(plan, cursors, strict=True)]
         except Exception:
