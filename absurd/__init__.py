@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TimeoutError,
         ValidationError,
     )
+    from absurd.listeners import AsyncEventListener, EventListener, Principal, Result
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
         "TimeoutError",
         "ValidationError",
     ),
+    "listeners": ("AsyncEventListener", "EventListener", "Principal", "Result"),
     "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -65,6 +67,7 @@ __all__ = [
     "AbsurdError",
     "AsyncAbsurd",
     "AsyncContext",
+    "AsyncEventListener",
     "AsyncTaskHandle",
     "Cancellation",
     "ChildTask",
@@ -75,12 +78,15 @@ __all__ = [
     "DatabaseUnavailableError",
     "EmbeddedPostgresError",
     "Event",
+    "EventListener",
     "InvalidOptionError",
     "Json",
     "NonRetryableError",
     "PayloadTooLargeError",
+    "Principal",
     "QueueNotFoundError",
     "ReplayMismatchError",
+    "Result",
     "RetryStrategy",
     "SchemaError",
     "SerializationError",
