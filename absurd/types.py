@@ -146,6 +146,8 @@ class ClaimedRun:
     deadline_at: datetime | None
     checkpoint_count: int
     checkpoints: str | None
+    # how far the claim got, in one of its runs
+    next_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

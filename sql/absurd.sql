@@ -73,6 +73,13 @@ create type absurd.history_head as (
   checkpoints text
 );
 
+-- A place in the order of claims: see claim_runs().
+create type absurd.claim_place as (
+  priority integer,
+  available_at timestamptz,
+  run_id uuid
+);
+
 -- tables/tasks.sql
 
 -- One row per task: inserted whole at spawn, updated once at its end.
@@ -873,40 +880,51 @@ end $$;
 -- Reads as many rows as it returns, whatever the backlog: the ready index is in claim order. Checkpoints come along;
 -- a first claim has none and reads none. Large histories come in pieces: see read_checkpoints().
 -- checkpoints: [[step_name, position, kind, state, event_seq], …] in handler order; checkpoint_count says how many there are in all.
-create or replace function absurd.claim_runs(p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer)
+-- next_after, in one of the rows: how far this claim got, for p_after of the next one. While somebody holds an old snapshot, claimed
+-- rows stay in the index as dead entries at its head, and a claim without p_after walks past all of them. One with it does not see
+-- rows that became ready long before its place (a long transaction spawned them, a worker handed them back), so a caller has
+-- to look without it now and then. If it finds less than was asked for, it goes back a second by itself: rows are not
+-- committed in the order of their times.
+create or replace function absurd.claim_runs(
+  p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer, p_after absurd.claim_place[] default null)
 returns table (
   task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
-  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text)
+  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text, next_after text)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := absurd.current_time();
+  v_ready absurd.claim_place[];
+  v_after text;
+  v_last uuid;
 begin
   if not exists (select from absurd.queues q where q.queue_name = p_queue_name and q.paused_at is null) then
     return;
   end if;
+  v_ready := absurd.lock_ready(p_queue_name, p_limit, p_after, interval '0');
+  if p_after is not null and cardinality(v_ready) < p_limit then
+    v_ready := absurd.lock_ready(p_queue_name, p_limit, p_after, interval '1 second');
+  end if;
+  if cardinality(v_ready) = 0 then
+    return;
+  end if;
+  v_after := absurd.claim_places(p_after, v_ready)::text;
+  v_last := v_ready[cardinality(v_ready)].run_id;
   return query
-  with ready as materialized (
-    select r.run_id
-    from absurd.runs r
-    where r.queue_name = p_queue_name and r.state = 'pending'
-    order by r.priority desc, r.available_at, r.run_id
-    limit p_limit
-    for update skip locked
-  ), taken as (
+  with taken as (
     update absurd.runs r
     set state = 'running', epoch = r.epoch + 1, worker_id = p_worker_id,
       lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
       started_at = coalesce(r.started_at, v_now),
       deadline_at = v_now + make_interval(secs => r.allowance), allowance = null, note = null
-    from ready
+    from unnest(v_ready) as ready
     where r.run_id = ready.run_id
     returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
   )
   select c.task_id, c.run_id, c.epoch, c.attempt, c.task_name, c.params, c.headers, c.max_attempts, c.parent_task_id, c.deadline_at,
-    coalesce((c.head).total, 0), (c.head).checkpoints
+    coalesce((c.head).total, 0), (c.head).checkpoints, case when c.run_id = v_last then v_after end
   from (
     select k.*, t.task_name, t.params::text as params, t.headers::text as headers, t.max_attempts, t.parent_task_id,
       -- A case and no join: the condition of a lateral join is tested after the look, for every row.
@@ -916,6 +934,60 @@ begin
     offset 0  -- keeps the head from being computed once per column
   ) c;
 end $$;
+
+-- Locks ready runs in claim order, those after the given places only, or up to p_back before them. Priorities without a place are
+-- looked at from their beginning, so a new row of a better priority comes first, as it should. Rows that are locked are left out.
+create or replace function absurd.lock_ready(p_queue_name text, p_limit integer, p_after absurd.claim_place[], p_back interval)
+returns absurd.claim_place[]
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+begin
+  return array(
+    select (l.priority, l.available_at, l.run_id)::absurd.claim_place
+    from (
+      -- The priorities above each place, then that of the place itself; a last place of nulls leaves all below.
+      select g.low, g.high, g.available_at, g.run_id
+      from (
+        select p.*, lag(p.priority) over (order by p.ord) as above
+        from unnest(p_after || null::absurd.claim_place) with ordinality as p(priority, available_at, run_id, ord)
+      ) p
+      cross join lateral (values
+        (1, coalesce(p.priority + 1, -2147483648), coalesce(p.above - 1, 2147483647), timestamptz '-infinity', uuid '00000000-0000-0000-0000-000000000000'),
+        (2, p.priority, p.priority, p.available_at - p_back, p.run_id)
+      ) as g(part, low, high, available_at, run_id)
+      order by p.ord, g.part
+    ) g
+    -- One walk of the index for each, from its place on; it ends with the limit.
+    cross join lateral (
+      select r.priority, r.available_at, r.run_id
+      from absurd.runs r
+      where r.queue_name = p_queue_name and r.state = 'pending'
+        and r.priority between g.low and g.high and (r.available_at, r.run_id) > (g.available_at, g.run_id)
+      order by r.priority desc, r.available_at, r.run_id
+      limit p_limit
+      for update skip locked
+    ) l
+    limit p_limit);
+end $$;
+
+-- The places that claims have got to: the last row of each priority, best first. More priorities than sixteen are not worth their walks.
+create or replace function absurd.claim_places(p_before absurd.claim_place[], p_ready absurd.claim_place[]) returns absurd.claim_place[]
+language sql immutable as $$
+  select array_agg((b.priority, b.available_at, b.run_id)::absurd.claim_place order by b.priority desc)
+  from (
+    select distinct on (p.priority) p.priority, p.available_at, p.run_id
+    from (
+      select u.priority, u.available_at, u.run_id, lead(u.priority) over (order by u.ord) as next_priority
+      from unnest(p_ready) with ordinality as u(priority, available_at, run_id, ord)
+      union all
+      select u.priority, u.available_at, u.run_id, null from unnest(p_before) as u
+    ) p
+    where p.priority is distinct from p.next_priority
+    order by p.priority desc, p.available_at desc, p.run_id desc
+    limit 16
+  ) b
+$$;
 
 -- The head of a task's history: at most 1,000 checkpoints and about 1 MB, and how many there are in all.
 create or replace function absurd.first_checkpoints(p_task_id uuid) returns absurd.history_head
@@ -2822,5 +2894,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:bc328ea57fac2221';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:43faf4bdccec094f';
 commit;

@@ -28,17 +28,19 @@ from absurd.writes import (
 
 _CLAIM = """
 select task_id, run_id, epoch, attempt, task_name, params, headers, max_attempts, parent_task_id, deadline_at,
-  checkpoint_count, checkpoints
-from absurd.claim_runs(%s, %s, %s::float8, %s::int)"""
+  checkpoint_count, checkpoints, next_after
+from absurd.claim_runs(%s, %s, %s::float8, %s::int, %s::text::absurd.claim_place[])"""
 
 
-def claim_runs(queue_name: str, worker_id: str, lease_seconds: float, limit: int) -> Query[list[ClaimedRun]]:
-    """Up to ``limit`` ready runs of a queue, now this worker's."""
+def claim_runs(
+    queue_name: str, worker_id: str, lease_seconds: float, limit: int, after: str | None = None
+) -> Query[list[ClaimedRun]]:
+    """Up to ``limit`` ready runs of a queue, now this worker's; with the ``next_after`` of an earlier claim, from there on."""
 
     def decode(rows: list[Row]) -> list[ClaimedRun]:
         return [ClaimedRun(queue_name, *row) for row in rows]
 
-    return Query(_CLAIM, (queue_name, worker_id, lease_seconds, limit), decode)
+    return Query(_CLAIM, (queue_name, worker_id, lease_seconds, limit, after), decode)
 
 
 def read_checkpoints(task_id: UUID, after_position: int, after_step: str) -> Query[str | None]:

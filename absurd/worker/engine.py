@@ -15,11 +15,11 @@ from uuid import UUID
 from absurd.context import Core
 from absurd.db import AsyncPool, Pool
 from absurd.errors import QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased, SerializationError
-from absurd.queries import runs as run_queries
 from absurd.queries import workers as queries
 from absurd.queries.query import Query
 from absurd.registry import Registry
 from absurd.types import ClaimedRun
+from absurd.worker.claiming import Claims
 from absurd.worker.failures import describe, summary
 from absurd.worker.leases import LeaseKeeper
 from absurd.worker.notifications import Notifications
@@ -32,8 +32,6 @@ from absurd.writes import Fail, Holder, Release, Suspend, Write, WriteFuture, Wr
 
 logger = logging.getLogger("absurd.worker")
 
-# A worker that got as many runs as it asked for, this often in a row, is busy: notifications would only cost.
-BUSY_CLAIMS = 3
 # Seconds before each of the looks of a worker that has become idle. What commits later still is found by polling.
 IDLE_LOOKS = (0.0, 0.1)
 # Connections for ctx.transaction at most, per process and kind of handler: a server has about a hundred in all.
@@ -56,18 +54,11 @@ class Engine:
         self.registry = registry
         self.lease_seconds = options.lease_seconds
         self.worker_id = options.worker_id
-        self.claimed_count = 0
         self.on_ready: Callable[[], None] = _nothing
         self._url = url
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._active: dict[UUID, Running] = {}
-        self._looking = dict.fromkeys(options.queues, True)
-        self._turn = list(options.queues)
-        self._claiming: tuple[str, int] | None = None
-        self._full_claims = 0
-        # From the beginning: what is spawned while a worker starts has to notify it.
-        self.idle = True
         self._registered = False
         self._draining = False
         self._stopping = False
@@ -78,9 +69,10 @@ class Engine:
         self._errands: set[asyncio.Task[Any]] = set()
         self._threads = Threads(options.concurrency)
         self._writer = Writer(url, self)
+        self._claims = Claims(options, self._writer.wake, self._say_idle)
         self._leases = LeaseKeeper(url, options, self, version)
-        self._notifications = Notifications(url, options.queues, self._look)
-        self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._look)
+        self._notifications = Notifications(url, options.queues, self._claims.look)
+        self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._claims.look)
         connections = min(options.concurrency, MAX_TRANSACTIONS)
         self._pool = Pool(url, max_size=connections, application_name="absurd worker: transactions")
         self._async_pool = AsyncPool(url, max_size=connections, application_name="absurd worker: transactions")
@@ -108,7 +100,7 @@ class Engine:
                     continue
                 next_look = time.monotonic() + self._options.poll_interval
                 for queue in self._options.queues:
-                    self._look(queue)
+                    self._claims.look(queue)
                 if time.monotonic() - self._limits_read > LIMITS_INTERVAL:
                     await self._read_limits()
         finally:
@@ -116,18 +108,19 @@ class Engine:
 
     async def drain(self) -> int:
         """Works until nothing is ready and nothing runs; returns how many runs there were."""
-        self._draining, self.idle = True, False
+        self._draining = True
+        self._claims.drain()
         await self._begin()
         try:
             while not self._stopping:
                 await self._wait_for_change(0.05)
-                if self._active or any(self._looking.values()) or self._claiming is not None:
+                if self._active or self._claims.pending:
                     continue
                 if not await self._promoter.promote_now():
                     break
         finally:
             await self._end()
-        return self.claimed_count
+        return self._claims.count
 
     def stop(self) -> None:
         """Asks the engine to stop: no more claims. On its loop."""
@@ -225,43 +218,22 @@ class Engine:
         free = self._options.concurrency - len(self._active) + endings
         if self._stopping or not self._registered or free <= 0:
             return None
-        queue = next((name for name in self._turn if self._looking[name]), None)
-        if queue is None:
-            return None
-        self._turn.remove(queue)
-        self._turn.append(queue)
-        self._claiming = (queue, free)
-        # Before it is sent: whatever is heard from now on asks for another one.
-        self._looking[queue] = False
-        return run_queries.claim_runs(queue, self.worker_id, self._options.lease_seconds, free)
+        return self._claims.next(free)
 
     def take_claimed(self, runs: list[ClaimedRun]) -> None:
         """Starts what was claimed."""
-        queue, limit = self._claiming or ("", 0)
-        self._claiming = None
-        self.claimed_count += len(runs)
-        if len(runs) < limit:
-            self._full_claims = 0
+        if self._claims.took(runs):
             self._changed.set()
-            if not self.idle and not self._draining:
-                self._say_idle(True)
-        else:
-            self._looking[queue] = True
-            self._full_claims += 1
-            if self.idle and self._full_claims >= BUSY_CLAIMS:
-                self._say_idle(False)
         for run in runs:
             self._start(run)
-        if any(self._looking.values()):
-            self._writer.wake()  # a claim is for one queue: the others have their turn
+        self._claims.go_on()
 
-    def _look(self, queue: str) -> None:
-        """Something may be ready there."""
-        self._looking[queue] = True
-        self._writer.wake()
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for work, and has to be notified of it."""
+        return self._claims.idle
 
     def _say_idle(self, idle: bool) -> None:
-        self.idle = idle
         self._errand(self._tell_idle(idle))
 
     async def _tell_idle(self, idle: bool) -> None:
@@ -270,7 +242,7 @@ class Engine:
         for delay in IDLE_LOOKS if idle else ():
             await asyncio.sleep(delay)
             for queue in self._options.queues:
-                self._look(queue)
+                self._claims.look(queue)
 
     # -- running ------------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,9 @@ HEARTBEAT = 5.0
 class LeaseHolder(Protocol):
     """The engine, as its lease keeper sees it. Called from the keeper's thread."""
 
-    idle: bool
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for work, and has to be notified of it."""
 
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""

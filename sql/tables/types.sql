@@ -26,3 +26,10 @@ create type absurd.history_head as (
   total integer,
   checkpoints text
 );
+
+-- A place in the order of claims: see claim_runs().
+create type absurd.claim_place as (
+  priority integer,
+  available_at timestamptz,
+  run_id uuid
+);
