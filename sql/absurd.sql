@@ -193,8 +193,8 @@ create table absurd.checkpoints (
   step_name text not null,
   -- the place of the effect in the handler's order, to notice code that changed under a task
   position integer not null default 0,
-  -- step: a value the handler made; event, task: an arrival; timeout, sleep: a moment that passed
-  kind text not null default 'step' check (kind in ('step', 'event', 'task', 'timeout', 'sleep')),
+  -- step: a value the handler made; event, task, token: an arrival; timeout, sleep: a moment that passed
+  kind text not null default 'step' check (kind in ('step', 'event', 'task', 'token', 'timeout', 'sleep')),
   state json not null,
   event_seq bigint,
   owner_run_id uuid,
@@ -220,13 +220,65 @@ create table absurd.events (
 create index events_by_name on absurd.events (queue_name, event_name, seq);
 create index events_undelivered on absurd.events (seq) where not delivered;
 
+-- tables/event_keys.sql
+
+-- One row per idempotency key of an emission; it goes with its event.
+create table absurd.event_keys (
+  queue_name text not null,
+  idempotency_key text not null,
+  -- null for a moment only, inside of the transaction that takes the key
+  seq bigint,
+  created_at timestamptz not null,
+  primary key (queue_name, idempotency_key)
+);
+
+create index event_keys_by_event on absurd.event_keys (seq);
+
+-- tables/subscriptions.sql
+
+-- One row per task that events of a queue start. The order of subscription_id is the order in which they are started.
+create table absurd.subscriptions (
+  subscription_id bigint generated always as identity primary key,
+  -- the queue whose events are meant
+  queue_name text not null,
+  -- the name of an event, or the beginning of names and a "*"; in "C", for its many probes need no language's order
+  pattern text collate "C" not null,
+  task_name text not null,
+  -- where the task goes; null: the queue of the event
+  target_queue text,
+  config json,
+  -- of the spawn: read_spawn_options() has accepted them
+  options jsonb not null,
+  -- the last event that was there when it was made: those up to it are not its own
+  after_seq bigint not null,
+  created_at timestamptz not null,
+  last_error text,
+  last_error_at timestamptz,
+  unique (queue_name, pattern, task_name)
+);
+
+-- tables/event_tasks.sql
+
+-- One row per event and subscriber: the task that was started, or why none could be. It goes with its event.
+create table absurd.event_tasks (
+  seq bigint not null,
+  subscription_id bigint not null,
+  task_name text not null,
+  task_id uuid,
+  run_id uuid,
+  -- ok, or what spawn_tasks() said: no_queue, invalid, too_large
+  status text not null,
+  message text,
+  primary key (seq, subscription_id)
+);
+
 -- tables/waits.sql
 
 -- One row per thing that a sleeping run, or a client, waits for. Inserted at the suspension, deleted when it is over.
 create table absurd.waits (
   wait_id bigint generated always as identity primary key,
-  -- event, task: an arrival that counts; timer: what to record when runs.available_at passes; client: somebody waits for a result
-  kind text not null check (kind in ('event', 'task', 'timer', 'client')),
+  -- event, task, token: an arrival that counts; timer: what to record when runs.available_at passes; client: somebody waits for a result
+  kind text not null check (kind in ('event', 'task', 'token', 'timer', 'client')),
   run_id uuid,
   task_id uuid,
   step_name text,
@@ -235,7 +287,7 @@ create table absurd.waits (
   event_name text,
   since_seq bigint,
   awaited_task_id uuid,
-  -- for kind timer: the checkpoint kind to write, sleep or timeout; for kind client: the channel to notify
+  -- for kind token: its id; for kind timer: the checkpoint kind to write, sleep or timeout; for kind client: the channel to notify
   detail text,
   created_at timestamptz not null,
   expires_at timestamptz
@@ -245,6 +297,27 @@ create index waits_by_run on absurd.waits (run_id) where run_id is not null;
 create index waits_by_event on absurd.waits (queue_name, event_name) where event_name is not null;
 create index waits_by_task on absurd.waits (awaited_task_id) where awaited_task_id is not null;
 create index waits_expiring on absurd.waits (expires_at) where kind = 'client';
+
+-- tables/tokens.sql
+
+-- One row per resume token: what a person or another service may answer once, by its secret, to a task that waits for it.
+create table absurd.tokens (
+  token_id uuid primary key,
+  -- SHA-256 of the secret; the secret itself stands in the checkpoint of the task alone, which hands it out again on replay
+  secret_hash bytea not null unique,
+  task_id uuid not null,
+  token_name text not null,
+  title text,
+  description text,
+  -- what an answer has to be, for those who take it; null: anything
+  json_schema json,
+  created_at timestamptz not null,
+  expires_at timestamptz,
+  used_at timestamptz,
+  payload json
+);
+
+create index tokens_by_task on absurd.tokens (task_id);
 
 -- tables/workers.sql
 
@@ -268,6 +341,82 @@ create table absurd.workers (
   -- without a heartbeat for longer than this the row is stale
   lease_seconds double precision not null
 ) with (fillfactor = 50);
+
+-- tables/listeners.sql
+
+-- One row per listener process.
+create table absurd.listeners (
+  listener_id text primary key,
+  name text not null,
+  -- where its tasks go; null: wherever their definition says
+  queue_name text,
+  hostname text not null,
+  pid integer not null,
+  -- listening; waiting: to be started again after an error; stopping
+  status text not null,
+  started_at timestamptz not null,
+  heartbeat_at timestamptz not null,
+  -- how often it was started: more than once after errors
+  started_count integer not null,
+  failures integer not null,
+  last_error text,
+  last_error_at timestamptz
+) with (fillfactor = 50);
+
+-- tables/triggers.sql
+
+-- One row per polled trigger: what it starts, how often it is asked, who asks it, and what it remembers between polls.
+create table absurd.triggers (
+  trigger_name text primary key,
+  -- where its tasks go
+  queue_name text not null,
+  task_name text not null,
+  headers json,
+  -- of the spawn: retry_strategy, max_attempts, cancellation, priority
+  options jsonb not null default '{}',
+  -- seconds
+  poll_interval double precision not null check (poll_interval >= 0.1),
+  poll_timeout double precision not null check (poll_timeout >= 0.1),
+  -- false: a fire is skipped while an execution with the same context is active
+  allow_concurrent boolean not null default false,
+  -- people's; a registration leaves it alone
+  enabled boolean not null default true,
+  -- what the trigger remembers, an object
+  state json not null default '{}',
+  -- the process that polls it, also between polls, until the lease runs out
+  owner text,
+  lease_expires_at timestamptz,
+  -- the poll in flight: the fence against a process that polled before
+  poll_id uuid,
+  next_poll_at timestamptz not null,
+  last_poll_at timestamptz,
+  last_fire_at timestamptz,
+  -- of the last poll that failed; null after one that did not
+  last_error text,
+  last_error_at timestamptz,
+  -- failed polls in a row
+  failures integer not null default 0,
+  created_at timestamptz not null,
+  updated_at timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200);
+
+-- tables/trigger_executions.sql
+
+-- One row per fire of a trigger that became a task. It is active while that task has no outcome.
+create table absurd.trigger_executions (
+  execution_id bigint generated always as identity primary key,
+  trigger_name text not null,
+  -- sha256 of the context as canonical JSON
+  context_hash text not null,
+  task_id uuid not null,
+  started_at timestamptz not null,
+  -- written when somebody looks for active executions, or when the task is cleaned up; until then tasks.finished_at says it
+  completed_at timestamptz
+);
+
+create index trigger_executions_by_trigger on absurd.trigger_executions (trigger_name, execution_id);
+create index trigger_executions_by_task on absurd.trigger_executions (task_id);
+create index trigger_executions_open on absurd.trigger_executions (trigger_name, context_hash) where completed_at is null;
 
 -- functions/clock.sql
 
@@ -452,6 +601,7 @@ begin
   if not found then
     return;
   end if;
+  perform absurd.drop_triggers(p_queue_name);
   perform absurd.wake_outside_waiters(p_queue_name);
   -- Again until there is none: whoever ends an attempt while we wait for its row begins the next one in a row that we cannot see yet.
   loop
@@ -463,7 +613,11 @@ begin
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.attempts a where a.queue_name = p_queue_name
     or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
+  delete from absurd.subscriptions s where s.queue_name = p_queue_name;
+  delete from absurd.event_keys k where k.queue_name = p_queue_name;
+  delete from absurd.event_tasks t where t.seq in (select e.seq from absurd.events e where e.queue_name = p_queue_name);
   delete from absurd.events e where e.queue_name = p_queue_name;
   delete from absurd.tasks t where t.queue_name = p_queue_name;
 end $$;
@@ -1184,8 +1338,9 @@ end $$;
 
 -- functions/suspend.sql
 
--- Looks for what a wait asks for: {"step", "queue", "event", "since"} or {"step", "task"}.
--- status: found, absent; busy: somebody is deciding on it at this moment, ask again; no_queue, no_task.
+-- Looks for what a wait asks for: {"step", "queue", "event", "since"}, {"step", "task"} or {"step", "token"}.
+-- status: found, absent; busy: somebody is deciding on it at this moment, ask again; no_queue, no_task, no_token.
+-- Of a token of its own task nobody else decides: the caller holds the run.
 -- It never waits for a lock: an emit in a long transaction elsewhere holds up this wait alone.
 create or replace function absurd.find_arrival(p_wait json)
 returns table (status text, kind text, state json, event_seq bigint)
@@ -1210,6 +1365,14 @@ begin
       return query select 'absent', 'task', null::json, null::bigint;
     else
       return query select 'found', 'task', absurd.task_outcome((p_wait ->> 'task')::uuid), null::bigint;
+    end if;
+    return;
+  end if;
+  if p_wait ->> 'token' is not null then
+    return query select case when k.used_at is null then 'absent' else 'found' end, 'token', k.payload, null::bigint
+      from absurd.tokens k where k.token_id = (p_wait ->> 'token')::uuid;
+    if not found then
+      return query select 'no_token', 'token', null::json, null::bigint;
     end if;
     return;
   end if;
@@ -1238,7 +1401,7 @@ end $$;
 
 -- Decides waits of running tasks that can be decided at once. needed: how many of the waits have to arrive (1 = any).
 -- status: ok and arrivals [[step_name, position, kind, state, event_seq], …], now checkpoints of the task; waiting: nothing was written,
--- suspend the run; busy: ask again; lost, cancelled, no_queue, no_task.
+-- suspend the run; busy: ask again; lost, cancelled, no_queue, no_task, no_token.
 create or replace function absurd.check_waits(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[])
 returns table (status text, arrivals text)
@@ -1288,7 +1451,7 @@ $$;
 -- Puts running tasks to sleep until their time or their arrivals, whichever is first; what arrived meanwhile counts, and a run with
 -- nothing left to wait for is ready again at once. A sleep is a suspension with a time and no waits.
 -- timer_steps, timer_kinds: the checkpoint to write when the time passes, and its kind: sleep or timeout.
--- One status per item: ok; busy: ask again; lost, cancelled, no_queue, no_task. Repeated after a lost answer it says ok again.
+-- One status per item: ok; busy: ask again; lost, cancelled, no_queue, no_task, no_token. Repeated after a lost answer it says ok again.
 create or replace function absurd.suspend_runs(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[],
   p_wake_ats timestamptz[], p_timeouts double precision[], p_timer_steps text[], p_timer_kinds text[])
@@ -1300,7 +1463,8 @@ begin
   for i in 1 .. cardinality(p_run_ids) loop
     if v_status[i] = 'ok' then
       v_status[i] := absurd.suspend_run(p_task_ids[i], p_run_ids[i], p_positions[i], p_needed[i], p_waits[i],
-        coalesce(p_wake_ats[i], absurd.current_time() + make_interval(secs => p_timeouts[i])), p_timer_steps[i], p_timer_kinds[i]);
+        -- the earlier of the two that are given
+        least(p_wake_ats[i], absurd.current_time() + make_interval(secs => p_timeouts[i])), p_timer_steps[i], p_timer_kinds[i]);
     elsif v_status[i] = 'lost' and exists (
         select from absurd.runs r where r.run_id = p_run_ids[i] and r.epoch = p_epochs[i] and r.state <> 'running') then
       v_status[i] := 'ok';
@@ -1341,9 +1505,11 @@ begin
     perform absurd.put_back(p_run_id, 'pending', v_now, 0);
     return 'ok';
   end if;
-  insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, event_name, since_seq, awaited_task_id, created_at)
-  select case when w.value ->> 'task' is null then 'event' else 'task' end, p_run_id, p_task_id, w.value ->> 'step', p_position,
-    coalesce(w.value ->> 'queue', r.queue_name), w.value ->> 'event', (w.value ->> 'since')::bigint, (w.value ->> 'task')::uuid, v_now
+  insert into absurd.waits
+    (kind, run_id, task_id, step_name, position, queue_name, event_name, since_seq, awaited_task_id, detail, created_at)
+  select case when w.value ->> 'task' is not null then 'task' when w.value ->> 'token' is not null then 'token' else 'event' end,
+    p_run_id, p_task_id, w.value ->> 'step', p_position, coalesce(w.value ->> 'queue', r.queue_name), w.value ->> 'event',
+    (w.value ->> 'since')::bigint, (w.value ->> 'task')::uuid, w.value ->> 'token', v_now
   from unnest(v_absent) as w(value), absurd.runs r
   where r.run_id = p_run_id;
   insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, detail, created_at)
@@ -1584,10 +1750,360 @@ begin
     -- without limit it stays so: greatest() would pass over the null
     max_attempts = coalesce(v_max_attempts, case when t.max_attempts is not null then greatest(t.max_attempts, v_task.attempt + 1) end)
   where t.task_id = p_task_id;
+  perform absurd.reopen_trigger_execution(p_task_id);
   insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
   values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
   perform absurd.notify_queues(array[p_queue_name]);
   return query select p_task_id, v_new_run_id, v_task.attempt + 1, false;
+end $$;
+
+-- functions/triggers.sql
+
+-- What is wrong with a trigger, or null: nothing is stored that a later poll would stumble over.
+create or replace function absurd.trigger_problem(
+  p_trigger_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision, p_headers json, p_options jsonb)
+returns text
+language sql stable as $$
+  select coalesce(
+    absurd.name_error('trigger name', p_trigger_name),
+    absurd.name_error('task name', p_task_name),
+    case when p_poll_interval is null or not p_poll_interval between 0.1 and 315360000 then
+      format('poll_interval must be between 0.1 and 315360000 seconds, not %s', coalesce(p_poll_interval::text, 'null')) end,
+    case when p_poll_timeout is null or not p_poll_timeout between 0.1 and 86400 then
+      format('poll_timeout must be between 0.1 and 86400 seconds, not %s', coalesce(p_poll_timeout::text, 'null')) end,
+    case when p_headers is not null and json_typeof(p_headers) <> 'object' then
+      format('headers must be an object, not %s', left(p_headers::text, 100)) end,
+    absurd.object_error('options', p_options, array['retry_strategy', 'max_attempts', 'cancellation', 'priority']),
+    (absurd.read_spawn_options(p_options)).error)
+$$;
+
+-- Makes a trigger known, or, with p_replace, brings what is known of it up to date. What people decided (enabled), what it remembers
+-- and who polls it stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
+create or replace function absurd.register_trigger(
+  p_trigger_name text, p_queue_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision,
+  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}', p_replace boolean default true)
+returns void
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_problem text := absurd.trigger_problem(p_trigger_name, p_task_name, p_poll_interval, p_poll_timeout, p_headers, p_options);
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  perform absurd.require_queue(p_queue_name);
+  insert into absurd.triggers as t (trigger_name, queue_name, task_name, headers, options, poll_interval, poll_timeout, allow_concurrent,
+    next_poll_at, created_at, updated_at)
+  values (p_trigger_name, p_queue_name, p_task_name, p_headers, coalesce(p_options, '{}'), p_poll_interval, p_poll_timeout,
+    coalesce(p_allow_concurrent, false), v_now, v_now, v_now)
+  on conflict (trigger_name) do update
+  set queue_name = excluded.queue_name, task_name = excluded.task_name, headers = excluded.headers, options = excluded.options,
+    poll_interval = excluded.poll_interval, poll_timeout = excluded.poll_timeout, allow_concurrent = excluded.allow_concurrent,
+    -- a shorter interval counts at once
+    next_poll_at = least(t.next_poll_at, v_now + make_interval(secs => excluded.poll_interval)),
+    updated_at = v_now
+  where p_replace and (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
+    is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
+      excluded.poll_timeout, excluded.allow_concurrent);
+end $$;
+
+-- Which of these triggers have no row.
+create or replace function absurd.missing_triggers(p_names text[]) returns setof text
+language sql stable as $$
+  select u.name from unnest(p_names) as u(name) where not exists (select from absurd.triggers t where t.trigger_name = u.name)
+$$;
+
+-- How long a process keeps a trigger without a sign of life: while it polls (it renews every second), and after a poll is due.
+create or replace function absurd.trigger_lease() returns interval
+language sql immutable parallel safe as $$
+  select interval '5 seconds'
+$$;
+
+-- Renews the leases of the polls that a process has in flight, and gives it those of the named triggers that are due: enabled, and
+-- free, its own, or left by a process that said nothing for the length of a lease. A trigger stays with its process between polls.
+-- Rows that somebody has locked are passed over: nobody's open transaction holds up the other triggers.
+create or replace function absurd.claim_trigger_polls(p_owner text, p_names text[], p_running uuid[] default '{}', p_limit integer default 100)
+returns table (trigger_name text, poll_id uuid, state json, poll_timeout double precision)
+language plpgsql volatile
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_names text[];
+begin
+  if cardinality(p_running) > 0 then
+    v_names := array(select r.trigger_name from absurd.triggers r where r.poll_id = any (p_running) for update skip locked);
+    update absurd.triggers t set lease_expires_at = v_now + absurd.trigger_lease() where t.trigger_name = any (v_names);
+  end if;
+  v_names := array(
+    select d.trigger_name from absurd.triggers d
+    where d.trigger_name = any (p_names) and d.enabled and d.next_poll_at <= v_now
+      and (d.owner is null or d.owner = p_owner or d.lease_expires_at <= v_now)
+    order by d.next_poll_at, d.trigger_name
+    limit p_limit
+    for update skip locked);
+  return query
+  update absurd.triggers t
+  set owner = p_owner, poll_id = absurd.make_id(), lease_expires_at = v_now + absurd.trigger_lease(), last_poll_at = v_now
+  where t.trigger_name = any (v_names)
+  returning t.trigger_name, t.poll_id, t.state, t.poll_timeout;
+end $$;
+
+-- The params of a fired task: its context in the order given, and what fired when.
+create or replace function absurd.trigger_params(p_context json, p_trigger_name text, p_at timestamptz) returns json
+language sql stable as $$
+  select json_object_agg(u.key, u.value order by u.ord) from (
+    select e.key, e.value, e.ord from json_each(coalesce(p_context, '{}')) with ordinality as e(key, value, ord)
+    union all
+    values ('trigger_name', to_json(p_trigger_name), 1000000001),
+      ('triggered_at', to_json(to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')), 1000000002)) u
+$$;
+
+-- Whether an execution of this trigger with this context is active. Those that have ended are marked, so that each is looked at once.
+-- The tasks are locked against retry_task, which makes an execution active again; one that is being retried now counts as active.
+create or replace function absurd.has_active_execution(p_trigger_name text, p_context_hash text) returns boolean
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+  with ended as materialized (
+    select t.task_id, t.finished_at from absurd.tasks t
+    where t.outcome is not null and t.task_id in (
+      select e.task_id from absurd.trigger_executions e
+      where e.trigger_name = p_trigger_name and e.context_hash = p_context_hash and e.completed_at is null)
+    for share skip locked
+  )
+  update absurd.trigger_executions e set completed_at = ended.finished_at
+  from ended where e.task_id = ended.task_id and e.completed_at is null;
+  return exists (
+    select from absurd.trigger_executions e join absurd.tasks t on t.task_id = e.task_id
+    where e.trigger_name = p_trigger_name and e.context_hash = p_context_hash and e.completed_at is null);
+end $$;
+
+-- Spawns the tasks of a poll's fires; one answer per fire: fired or skipped. Raises AB012 if a fire is refused: then none of them stays.
+create or replace function absurd.fire_trigger(
+  p_trigger absurd.triggers, p_now timestamptz, p_contexts json[], p_hashes text[], p_task_ids uuid[], p_run_ids uuid[])
+returns text[]
+language plpgsql volatile as $$
+declare
+  v_statuses text[] := '{}';
+  v_headers json := absurd.with_source(p_trigger.headers, 'trigger', p_trigger.trigger_name);
+  v_spawned record;
+begin
+  for i in 1 .. cardinality(p_task_ids) loop
+    if not p_trigger.allow_concurrent and absurd.has_active_execution(p_trigger.trigger_name, p_hashes[i]) then
+      v_statuses := v_statuses || 'skipped'::text;
+      continue;
+    end if;
+    select s.status, s.message into v_spawned
+    from absurd.spawn_one(p_trigger.queue_name, p_task_ids[i], p_run_ids[i], p_trigger.task_name,
+      absurd.trigger_params(p_contexts[i], p_trigger.trigger_name, p_now), v_headers, p_trigger.options, null) s;
+    if v_spawned.status <> 'ok' then
+      raise exception '%', v_spawned.message using errcode = 'AB012';
+    end if;
+    insert into absurd.trigger_executions (trigger_name, context_hash, task_id, started_at)
+    values (p_trigger.trigger_name, p_hashes[i], p_task_ids[i], p_now);
+    v_statuses := v_statuses || 'fired'::text;
+  end loop;
+  return v_statuses;
+end $$;
+
+-- Ends a poll: spawns what it fired and keeps what it remembers, in one transaction, or notes its error; says when the next one is due.
+-- status: ok; disabled (by people, meanwhile: nothing is fired or kept); refused (a fire was; it counts as an error); lost (another
+-- process has the trigger, or it is gone: nothing changes). fires: per fire fired, skipped, disabled or lost; repeated after a lost answer it
+-- says the same. Locks: the queue's advisory lock, shared; the trigger's row; then what spawn_one takes.
+create or replace function absurd.settle_trigger_poll(
+  p_trigger_name text, p_poll_id uuid, p_contexts json[], p_hashes text[], p_task_ids uuid[], p_run_ids uuid[],
+  p_state json default null, p_error text default null)
+returns table (status text, fires text[], next_in double precision, message text)
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set lock_timeout = '2s'
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz;
+  v_trigger absurd.triggers;
+  v_queue_name text;
+  v_status text := 'ok';
+  v_fires text[] := '{}';
+  v_error text := p_error;
+begin
+  select t.queue_name into v_queue_name from absurd.triggers t where t.trigger_name = p_trigger_name;
+  -- Again when a registration has moved the trigger between the look and the lock: the queue's lock comes before the row's.
+  while v_queue_name is not null loop
+    perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(v_queue_name));
+    select * into v_trigger from absurd.triggers t where t.trigger_name = p_trigger_name and t.queue_name = v_queue_name for update;
+    exit when found;
+    select t.queue_name into v_queue_name from absurd.triggers t where t.trigger_name = p_trigger_name;
+  end loop;
+  if v_trigger.poll_id is distinct from p_poll_id or p_poll_id is null then
+    return query select 'lost', array(
+      select case when exists (select from absurd.trigger_executions e where e.task_id = u.task_id) then 'fired' else 'lost' end
+      from unnest(p_task_ids) with ordinality as u(task_id, ord) order by u.ord), null::double precision, null::text;
+    return;
+  end if;
+  v_now := absurd.current_time();
+  if not v_trigger.enabled then
+    v_status := 'disabled';
+    v_fires := array_fill('disabled'::text, array[cardinality(p_task_ids)]);
+  elsif v_error is null then
+    begin
+      v_fires := absurd.fire_trigger(v_trigger, v_now, p_contexts, p_hashes, p_task_ids, p_run_ids);
+    exception when sqlstate 'AB012' then
+      v_status := 'refused';
+      v_error := sqlerrm;
+    end;
+  end if;
+  update absurd.triggers t
+  set poll_id = null,
+    state = case when v_status = 'ok' and v_error is null then coalesce(p_state, t.state) else t.state end,
+    last_fire_at = case when 'fired' = any (v_fires) then v_now else t.last_fire_at end,
+    failures = case when v_error is not null then t.failures + 1 else 0 end,
+    last_error = v_error,
+    last_error_at = case when v_error is not null then v_now else t.last_error_at end,
+    next_poll_at = p.at,
+    lease_expires_at = p.at + absurd.trigger_lease()
+  from (
+    select case when v_error is null then greatest(v_trigger.last_poll_at + make_interval(secs => v_trigger.poll_interval), v_now)
+      -- the interval doubled with each failure in a row, up to five minutes; a longer interval stays
+      else v_now + make_interval(secs => greatest(v_trigger.poll_interval,
+        least(v_trigger.poll_interval * 2 ^ least(v_trigger.failures + 1, 30), 300))) end as at) p
+  where t.trigger_name = p_trigger_name;
+  return query
+  select v_status, v_fires, extract(epoch from t.next_poll_at - v_now)::double precision, v_error
+  from absurd.triggers t where t.trigger_name = p_trigger_name;
+end $$;
+
+-- Lets go of the triggers of a process that stops: the next one need not wait for the leases.
+create or replace function absurd.release_triggers(p_owner text) returns integer
+language plpgsql volatile as $$
+declare
+  v_count integer;
+begin
+  update absurd.triggers t set owner = null, lease_expires_at = null, poll_id = null
+  where t.trigger_name in (select r.trigger_name from absurd.triggers r where r.owner = p_owner for update skip locked);
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+
+-- The triggers, in order of name.
+create or replace function absurd.list_triggers() returns setof absurd.triggers
+language sql stable as $$
+  select * from absurd.triggers t order by t.trigger_name
+$$;
+
+-- Lets a trigger be polled, or not. Once this has committed, a disabled trigger fires nothing, not even from a poll in flight.
+create or replace function absurd.set_trigger_enabled(p_trigger_name text, p_enabled boolean) returns void
+language plpgsql volatile as $$
+begin
+  update absurd.triggers t
+  set enabled = p_enabled, updated_at = absurd.current_time(),
+    next_poll_at = case when p_enabled then least(t.next_poll_at, absurd.current_time()) else t.next_poll_at end
+  where t.trigger_name = p_trigger_name and t.enabled <> p_enabled;
+  if not found then
+    perform absurd.require_trigger(p_trigger_name);
+  end if;
+end $$;
+
+-- Refuses a trigger that does not exist.
+create or replace function absurd.require_trigger(p_trigger_name text) returns void
+language plpgsql stable as $$
+begin
+  if not exists (select from absurd.triggers t where t.trigger_name = p_trigger_name) then
+    raise exception 'there is no trigger "%"', p_trigger_name
+      using errcode = 'AB012', hint = 'absurdctl list-triggers shows those that a worker has registered.';
+  end if;
+end $$;
+
+-- Deletes a trigger with its history; a process whose code still has it registers it again within a minute. False: there was none.
+create or replace function absurd.delete_trigger(p_trigger_name text) returns boolean
+language plpgsql volatile as $$
+begin
+  delete from absurd.triggers t where t.trigger_name = p_trigger_name;
+  if not found then
+    return false;
+  end if;
+  delete from absurd.trigger_executions e where e.trigger_name = p_trigger_name;
+  return true;
+end $$;
+
+-- Executions of a trigger, the newest first; p_before, an execution_id, goes on behind a page. completed_at is null while one is active.
+-- task_state is null when the task has been cleaned up.
+create or replace function absurd.list_trigger_executions(p_trigger_name text, p_before bigint default null, p_limit integer default 50)
+returns table (execution_id bigint, trigger_name text, context_hash text, task_id uuid, started_at timestamptz, completed_at timestamptz,
+  task_state text)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+begin
+  perform absurd.require_trigger(p_trigger_name);
+  return query
+  select e.execution_id, e.trigger_name, e.context_hash, e.task_id, e.started_at, coalesce(t.finished_at, e.completed_at),
+    coalesce(t.outcome, r.state)
+  from (
+    select x.* from absurd.trigger_executions x
+    where x.trigger_name = p_trigger_name and x.execution_id < coalesce(p_before, 9223372036854775807)
+    order by x.trigger_name desc, x.execution_id desc
+    limit least(greatest(p_limit, 0), 1000)) e
+  left join absurd.tasks t on t.task_id = e.task_id
+  left join absurd.runs r on r.task_id = e.task_id
+  order by e.execution_id desc;
+end $$;
+
+-- Keeps when the executions of these tasks, which are about to be deleted, ended. Of each trigger the newest thousand executions stay;
+-- older ones go once their task is gone.
+create or replace function absurd.close_trigger_executions(p_task_ids uuid[]) returns void
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_names text[];
+begin
+  with closed as (
+    update absurd.trigger_executions e set completed_at = t.finished_at
+    from absurd.tasks t
+    where t.task_id = any (p_task_ids) and e.task_id = t.task_id
+    returning e.trigger_name
+  )
+  select array_agg(distinct c.trigger_name) into v_names from closed c;
+  if v_names is null then
+    return;
+  end if;
+  delete from absurd.trigger_executions e
+  where e.execution_id in (
+    select old.execution_id
+    from unnest(v_names) as u(trigger_name)
+    cross join lateral (
+      select x.execution_id, x.task_id from absurd.trigger_executions x
+      where x.trigger_name = u.trigger_name and x.completed_at is not null and x.execution_id < (
+        select k.execution_id from absurd.trigger_executions k where k.trigger_name = u.trigger_name
+        order by k.execution_id desc offset 999 limit 1)
+      order by x.execution_id
+      limit 2 * cardinality(p_task_ids)) old
+    where old.task_id = any (p_task_ids) or not exists (select from absurd.tasks t where t.task_id = old.task_id));
+end $$;
+
+-- Makes the execution of a task that is tried again active again.
+create or replace function absurd.reopen_trigger_execution(p_task_id uuid) returns void
+language sql volatile as $$
+  update absurd.trigger_executions e set completed_at = null where e.task_id = p_task_id and e.completed_at is not null
+$$;
+
+-- Deletes the triggers of a queue that is being dropped, with their history.
+create or replace function absurd.drop_triggers(p_queue_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_names text[];
+begin
+  with gone as (
+    delete from absurd.triggers t where t.queue_name = p_queue_name returning t.trigger_name
+  )
+  select array_agg(g.trigger_name) into v_names from gone g;
+  delete from absurd.trigger_executions e where e.trigger_name = any (v_names);
 end $$;
 
 -- functions/deliver.sql
@@ -1669,39 +2185,330 @@ language sql stable as $$
   where t.task_id = p_task_id and t.outcome is not null
 $$;
 
+-- functions/subscriptions.sql
+
+-- The key of the advisory lock on the subscriptions of a queue. Every emit shares it to the end of its transaction; who changes them
+-- takes it alone. So no emit is under way while they change: an event whose emit commits after a subscribe() reaches the subscriber,
+-- and after an unsubscribe() nothing more is started.
+create or replace function absurd.subscriptions_lock_key(p_queue_name text) returns bigint
+language sql immutable parallel safe as $$
+  select hashtextextended('absurd subscriptions ' || p_queue_name, 0)
+$$;
+
+-- What is wrong with a pattern, or null.
+create or replace function absurd.pattern_error(p_pattern text) returns text
+language sql immutable parallel safe as $$
+  select coalesce(
+    absurd.name_error('pattern', p_pattern),
+    case when strpos(left(p_pattern, -1), '*') > 0 then format('pattern "%s" has a "*" before its end; '
+      'a pattern is the name of an event, or the beginning of names with one "*" behind it', left(p_pattern, 100)) end)
+$$;
+
+-- All patterns that fit an event: its name, and each beginning of it with a "*" behind.
+create or replace function absurd.fitting_patterns(p_event_name text) returns text[]
+language sql immutable parallel safe as $$
+  select p_event_name || array(select left(p_event_name, n) || '*' from generate_series(0, length(p_event_name)) as n)
+$$;
+
+-- Makes a task start whenever a fitting event is emitted, or changes how; the subscription as it is then. Said again with the same
+-- values it changes nothing and waits for nobody. p_config, which keeps the order of its keys, wins over the option config.
+-- Locks: the queue, shared; its subscriptions, alone: emits in open transactions are waited for.
+create or replace function absurd.store_subscription(
+  p_queue_name text, p_pattern text, p_task_name text, p_options jsonb default '{}', p_config json default null)
+returns setof absurd.subscriptions
+language plpgsql volatile as $$
+declare
+  v_given jsonb := coalesce(nullif(p_options, 'null'), '{}');
+  v_options jsonb;
+  v_config json;
+  v_target text;
+  v_problem text := coalesce(
+    absurd.pattern_error(p_pattern), absurd.name_error('task name', p_task_name),
+    absurd.object_error('options', v_given, array['config', 'target_queue', 'headers', 'retry_strategy', 'max_attempts', 'cancellation',
+      'priority', 'delay']),
+    case when jsonb_typeof(v_given -> 'target_queue') not in ('string', 'null') then
+      format('target_queue must be the name of a queue, not %s', left((v_given -> 'target_queue')::text, 100)) end);
+begin
+  if v_problem is null then
+    v_options := v_given - array['config', 'target_queue'];
+    v_problem := (absurd.read_spawn_options(v_options)).error;
+  end if;
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  v_target := v_given ->> 'target_queue';
+  v_config := coalesce(p_config, (v_given -> 'config')::json);
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform absurd.require_queue(p_queue_name);
+  if v_target is not null then
+    perform absurd.require_queue(v_target);
+  end if;
+  perform absurd.require_size(p_queue_name, format('config of subscription "%s"', p_pattern), v_config);
+  return query
+    select s.* from absurd.subscriptions s
+    where s.queue_name = p_queue_name and s.pattern = p_pattern and s.task_name = p_task_name
+      and s.target_queue is not distinct from v_target and s.config::text is not distinct from v_config::text and s.options = v_options;
+  if found then
+    return;
+  end if;
+  perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
+  return query
+    insert into absurd.subscriptions as s (queue_name, pattern, task_name, target_queue, config, options, after_seq, created_at)
+    values (p_queue_name, p_pattern, p_task_name, v_target, v_config, v_options,
+      (select coalesce(max(e.seq), 0) from absurd.events e), absurd.current_time())
+    on conflict (queue_name, pattern, task_name) do update
+    set target_queue = excluded.target_queue, config = excluded.config, options = excluded.options, last_error = null, last_error_at = null
+    returning s.*;
+end $$;
+
+-- The same for SQL callers: the number of the subscription.
+-- Options: config (any JSON), target_queue, headers, retry_strategy, max_attempts, cancellation, priority, delay.
+create or replace function absurd.subscribe(p_queue_name text, p_pattern text, p_task_name text, p_options jsonb default '{}') returns bigint
+language sql volatile as $$
+  select s.subscription_id from absurd.store_subscription(p_queue_name, p_pattern, p_task_name, p_options) s
+$$;
+
+-- Ends a subscription; false if there is none. When it has returned and is committed, nothing more is started by it.
+create or replace function absurd.unsubscribe(p_queue_name text, p_pattern text, p_task_name text) returns boolean
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform absurd.require_queue(p_queue_name);
+  if not exists (select from absurd.subscriptions s
+    where s.queue_name = p_queue_name and s.pattern = p_pattern and s.task_name = p_task_name) then
+    return false;
+  end if;
+  perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
+  delete from absurd.subscriptions s where s.queue_name = p_queue_name and s.pattern = p_pattern and s.task_name = p_task_name;
+  return found;
+end $$;
+
+-- Subscriptions in their order: all, those of a queue, those of one pattern.
+create or replace function absurd.list_subscriptions(p_queue_name text default null, p_pattern text default null)
+returns table (
+  subscription_id bigint, queue_name text, pattern text, task_name text, target_queue text, config json, options jsonb,
+  created_at timestamptz, last_error text, last_error_at timestamptz)
+language sql stable as $$
+  select s.subscription_id, s.queue_name, s.pattern, s.task_name, s.target_queue, s.config, s.options, s.created_at, s.last_error,
+    s.last_error_at
+  from absurd.subscriptions s
+  where (p_queue_name is null or s.queue_name = p_queue_name) and (p_pattern is null or s.pattern = p_pattern)
+  order by s.subscription_id
+$$;
+
+-- The queues into which the subscribers of an event put their tasks, other than the event's own.
+create or replace function absurd.target_queues(p_queue_name text, p_event_name text) returns setof text
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+  return query
+    select distinct s.target_queue from absurd.subscriptions s
+    where s.queue_name = p_queue_name and s.pattern = any (absurd.fitting_patterns(p_event_name)) and s.target_queue <> p_queue_name
+    order by s.target_queue;
+end $$;
+
+-- Takes the locks of an emit, in the order of all: queues, subscriptions, the event's name. The subscriptions are locked before they
+-- say which queues they need, and from then on nobody changes them.
+create or replace function absurd.lock_emit(p_queue_name text, p_event_name text) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name));
+  if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) then
+    perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q)) from absurd.target_queues(p_queue_name, p_event_name) as t(q);
+  end if;
+  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
+end $$;
+
+-- The same for workers, which never wait for them: false if one of them is taken. Those that could be had stay.
+create or replace function absurd.try_lock_emit(p_queue_name text, p_event_name text) returns boolean
+language plpgsql volatile as $$
+begin
+  if not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name))
+      or not pg_try_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name)) then
+    return false;
+  end if;
+  if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) and exists (
+    select from absurd.target_queues(p_queue_name, p_event_name) as t(q)
+    where not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(t.q))) then
+    return false;
+  end if;
+  return pg_try_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
+end $$;
+
+-- Starts the tasks of an event's subscribers, in their order; returns how many. The caller holds the locks of an emit.
+-- In pieces of about 16 MB and a thousand tasks, so that a large payload for many subscribers fits into memory.
+create or replace function absurd.start_subscribers(p_event absurd.events) returns integer
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+  v_ids bigint[];
+  v_started integer := 0;
+begin
+  if not exists (select from absurd.subscriptions s where s.queue_name = p_event.queue_name) then
+    return 0;
+  end if;
+  for v_ids in
+    select array_agg(m.subscription_id order by m.subscription_id)
+    from (
+      select s.subscription_id, div(sum(16384 + coalesce(octet_length(p_event.payload::text), 0) + coalesce(octet_length(s.config::text), 0))
+        over (order by s.subscription_id), 16777216) as piece
+      from absurd.subscriptions s
+      where s.queue_name = p_event.queue_name and s.pattern = any (absurd.fitting_patterns(p_event.event_name))
+        and s.after_seq < p_event.seq
+    ) m
+    group by m.piece
+    order by m.piece
+  loop
+    v_started := v_started + absurd.start_some_subscribers(p_event, v_ids);
+  end loop;
+  return v_started;
+end $$;
+
+-- Starts one piece of them. A subscriber whose task cannot be started is told so in its row; its neighbours are started.
+create or replace function absurd.start_some_subscribers(p_event absurd.events, p_subscription_ids bigint[]) returns integer
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
+as $$
+declare
+  v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name);
+  v_time text := to_char(p_event.emitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"');
+  v_queues text[];
+  v_ids uuid[];
+  v_run_ids uuid[];
+  v_names text[];
+  v_params json[];
+  v_headers json[];
+  v_options jsonb[];
+  v_failed bigint[];
+begin
+  select array_agg(coalesce(s.target_queue, s.queue_name) order by u.ord), array_agg(absurd.make_id() order by u.ord),
+    array_agg(absurd.make_id() order by u.ord), array_agg(s.task_name order by u.ord),
+    array_agg(json_build_object('event_type', p_event.event_name, 'event_payload', p_event.payload, 'event_config', s.config,
+      'event_time', v_time) order by u.ord),
+    array_agg(absurd.with_source(s.options -> 'headers', 'subscription', s.pattern, v_details) order by u.ord),
+    array_agg(s.options order by u.ord)
+  into v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options
+  from unnest(p_subscription_ids) with ordinality as u(subscription_id, ord)
+  join absurd.subscriptions s on s.subscription_id = u.subscription_id;
+  with answered as (
+    insert into absurd.event_tasks (seq, subscription_id, task_name, task_id, run_id, status, message)
+    select p_event.seq, u.subscription_id, u.task_name, a.task_id, a.run_id, a.status, a.message
+    from absurd.spawn_tasks(v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options,
+      array_fill(null::text, array[cardinality(v_ids)])) with ordinality as a(task_id, run_id, attempt, created, status, message, ord)
+    join unnest(p_subscription_ids, v_names) with ordinality as u(subscription_id, task_name, ord) on u.ord = a.ord
+    returning event_tasks.subscription_id, event_tasks.status
+  )
+  select array_agg(a.subscription_id) filter (where a.status <> 'ok') into v_failed from answered a;
+  if v_failed is null then
+    return cardinality(v_ids);
+  end if;
+  -- skip locked: somebody else is writing a failure into it, and an emit holds up no other
+  update absurd.subscriptions s
+  set last_error = t.message, last_error_at = absurd.current_time()
+  from absurd.event_tasks t
+  where t.seq = p_event.seq and t.subscription_id = s.subscription_id and s.subscription_id in (
+    select l.subscription_id from absurd.subscriptions l where l.subscription_id = any (v_failed) for update skip locked);
+  return cardinality(v_ids) - cardinality(v_failed);
+end $$;
+
 -- functions/emit.sql
 
--- Emits an event: appends it to the log and wakes its waiters, in the caller's transaction. Returns its place in the log.
--- Locks: the queue, shared; then the event's name, alone, to the end of the transaction. A wait for that name takes the same lock
--- shared, so whichever commits second sees the other, and the first emission of a name is the same for everybody.
-create or replace function absurd.append_event(p_queue_name text, p_event_name text, p_payload json default null) returns bigint
+-- Emits an event: appends it to the log, wakes its waiters and starts its subscribers' tasks, in the caller's transaction. Returns its
+-- place in the log. With a key that the queue has seen nothing happens, and that emission's place is returned.
+create or replace function absurd.append_event(
+  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
+returns bigint
+language sql volatile as $$
+  select r.seq from absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key) r
+$$;
+
+-- The same, and whether it was emitted now. What everybody calls who emits.
+-- Locks: the queue and those of the subscribers' tasks, shared; its subscriptions, shared; then the event's name, alone, to the end of
+-- the transaction. A wait for that name takes the same lock shared, so whichever commits second sees the other, and the first
+-- emission of a name is the same for everybody. Last, the key: who emits with the same one waits for the outcome of the first.
+create or replace function absurd.record_event(
+  p_queue_name text, p_event_name text, p_payload json, p_idempotency_key text, out seq bigint, out created boolean)
 language plpgsql volatile as $$
 declare
   v_sees_waits boolean := current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
   v_problem text := absurd.name_error('event name', p_event_name);
-  v_seq bigint;
 begin
+  if v_problem is null and p_idempotency_key is not null then
+    v_problem := absurd.name_error('idempotency key', p_idempotency_key);
+  end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
-  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  perform absurd.lock_emit(p_queue_name, p_event_name);
   perform absurd.require_queue(p_queue_name);
   perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
-  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
-  insert into absurd.events (queue_name, event_name, payload, emitted_at, delivered)
-  values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
-  returning seq into v_seq;
-  if v_sees_waits then
-    -- An earlier emission of the name that still has to be delivered comes first.
-    if exists (select from absurd.events e where not e.delivered) then
-      perform absurd.deliver_undelivered(p_queue_name, p_event_name);
-    end if;
-    perform absurd.deliver_event(v_seq);
+  -- An earlier emission of the name that still has to be delivered comes first.
+  if v_sees_waits and exists (select from absurd.events e where not e.delivered) then
+    perform absurd.deliver_undelivered(p_queue_name, p_event_name);
   end if;
-  return v_seq;
+  if p_idempotency_key is not null then
+    seq := absurd.claim_event_key(p_queue_name, p_idempotency_key);
+  end if;
+  created := seq is null;
+  if not created then
+    return;
+  end if;
+  insert into absurd.events as e (queue_name, event_name, payload, emitted_at, delivered)
+  values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
+  returning e.seq into record_event.seq;
+  if p_idempotency_key is not null then
+    update absurd.event_keys k set seq = record_event.seq where k.queue_name = p_queue_name and k.idempotency_key = p_idempotency_key;
+  end if;
+  if v_sees_waits then
+    perform absurd.deliver_event(seq);
+  end if;
 end $$;
 
--- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the name's lock.
+-- Takes a key for an emission, or finds the place of the event that has it; null: it is the caller's now.
+create or replace function absurd.claim_event_key(p_queue_name text, p_idempotency_key text) returns bigint
+language plpgsql volatile as $$
+declare
+  v_seq bigint;
+begin
+  -- Again until either holds: a clean-up may delete a key between the insert that met it and the look at it.
+  loop
+    insert into absurd.event_keys (queue_name, idempotency_key, created_at)
+    values (p_queue_name, p_idempotency_key, absurd.current_time())
+    on conflict (queue_name, idempotency_key) do nothing;
+    if found then
+      return null;
+    end if;
+    select k.seq into v_seq from absurd.event_keys k where k.queue_name = p_queue_name and k.idempotency_key = p_idempotency_key;
+    if found then
+      return v_seq;
+    end if;
+  end loop;
+end $$;
+
+-- Emits an event and says whom it has started: a row for each subscriber, in the order in which they subscribed; one row without a task
+-- when nobody has. status: ok; else why there is no task (no_queue, invalid, too_large), with a message. With a key that the queue
+-- has seen: what the first emission with it has started, and created is false.
+create or replace function absurd.dispatch_event(
+  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
+returns table (seq bigint, created boolean, task_name text, task_id uuid, run_id uuid, status text, message text)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_event record;
+begin
+  perform absurd.require_read_committed('dispatch_event');
+  select * into v_event from absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key);
+  return query
+    select v_event.seq, v_event.created, t.task_name, t.task_id, t.run_id, t.status, t.message
+    from (select) as one
+    left join absurd.event_tasks t on t.seq = v_event.seq
+    order by t.subscription_id;
+end $$;
+
+-- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the locks of an emit.
 create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
@@ -1719,7 +2526,7 @@ begin
   end loop;
 end $$;
 
--- Hands an event to the waits registered for its name. The caller holds the name's lock.
+-- Hands an event to its subscribers and to the waits registered for its name. The caller holds the locks of an emit.
 create or replace function absurd.deliver_event(p_seq bigint) returns void
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -1730,21 +2537,22 @@ declare
   v_taken integer;
 begin
   select * into v_event from absurd.events e where e.seq = p_seq;
+  v_taken := absurd.start_subscribers(v_event);
   v_wait_ids := array(
     select w.wait_id from absurd.waits w
     where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);
   if cardinality(v_wait_ids) > 0 then
-    v_taken := absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
+    v_taken := v_taken + absurd.deliver_arrivals(v_wait_ids, 'event', array_fill(v_event.payload, array[cardinality(v_wait_ids)]),
       array_fill(v_event.seq, array[cardinality(v_wait_ids)]));
-    if v_taken > 0 then
-      update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
-    end if;
+  end if;
+  if v_taken > 0 then
+    update absurd.events e set claimed_at = absurd.current_time() where e.seq = p_seq and e.claimed_at is null;
   end if;
 end $$;
 
 -- Emits events from running tasks, each with its checkpoint: exactly once, however often it is repeated.
 -- One status per item: ok, lost, cancelled; busy: somebody is deciding on that name, ask again; no_queue, invalid, too_large.
--- It never waits for a lock on a name, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
+-- It never waits for the locks of an emit, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
 create or replace function absurd.emit_events(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[],
   p_queue_names text[], p_event_names text[], p_payloads json[])
@@ -1764,8 +2572,7 @@ begin
       v_status[i] := 'invalid';
     elsif octet_length(p_payloads[i]::text) > v_queue.max_payload_bytes then
       v_status[i] := 'too_large';
-    elsif not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_names[i]))
-        or not pg_try_advisory_xact_lock(absurd.event_lock_key(p_queue_names[i], p_event_names[i])) then
+    elsif not absurd.try_lock_emit(p_queue_names[i], p_event_names[i]) then
       v_status[i] := 'busy';
     else
       insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
@@ -1821,6 +2628,136 @@ language sql volatile as $$
   delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel
 $$;
 
+-- functions/tokens.sql
+
+-- Makes a token for a running task and records it as a checkpoint, in one transaction: exactly once. timeout: seconds, null for ever.
+-- status: ok, lost, cancelled, invalid, too_large (then message says why).
+-- state: {"id", "secret", "expires_at"}; when the step was done before, what it recorded then.
+create or replace function absurd.create_token(
+  p_task_id uuid, p_run_id uuid, p_epoch integer, p_step_name text, p_position integer, p_token_name text,
+  p_timeout double precision default null, p_title text default null, p_description text default null, p_json_schema json default null)
+returns table (status text, state json, message text)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_status text;
+  v_state json;
+  v_problem text := coalesce(absurd.name_error('step name', p_step_name), absurd.name_error('token name', p_token_name),
+    case when p_timeout is not null and not p_timeout between 0 and 315360000
+      then format('timeout must be between 0 and 315360000 seconds (ten years), not %s', p_timeout) end);
+  v_id uuid := absurd.make_id();
+  -- 244 random bits, of the generator that PostgreSQL makes its own secrets with.
+  v_secret text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  v_expires_at timestamptz;
+begin
+  v_status := (absurd.fence_runs(array[p_run_id], array[p_epoch]))[1];
+  if v_status = 'ok' then
+    select c.state into v_state from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name;
+    if found then
+      return query select 'ok', v_state, null::text;
+      return;
+    end if;
+    if v_problem is not null then
+      v_status := 'invalid';
+    else
+      select 'too_large', format('title, description and type of token "%s" have %s bytes; queue "%s" allows %s', p_token_name, s.size,
+        q.queue_name, q.max_payload_bytes)
+      into v_status, v_problem
+      from absurd.tasks t
+      join absurd.queues q on q.queue_name = t.queue_name
+      cross join lateral (select octet_length(concat(p_title, p_description, p_json_schema)) as size) s
+      where t.task_id = p_task_id and s.size > q.max_payload_bytes;
+    end if;
+  end if;
+  if v_status <> 'ok' then
+    return query select v_status, null::json, v_problem;
+    return;
+  end if;
+  v_expires_at := v_now + make_interval(secs => p_timeout);
+  v_state := json_build_object('id', v_id, 'secret', v_secret, 'expires_at', v_expires_at);
+  insert into absurd.tokens (token_id, secret_hash, task_id, token_name, title, description, json_schema, created_at, expires_at)
+  values (v_id, absurd.token_hash(v_secret), p_task_id, p_token_name, p_title, p_description, p_json_schema, v_now, v_expires_at);
+  insert into absurd.checkpoints (task_id, step_name, position, state, owner_run_id, completed_at)
+  values (p_task_id, p_step_name, p_position, v_state, p_run_id, v_now);
+  return query select 'ok', v_state, null::text;
+end $$;
+
+-- What a secret is known by. Tokens are found by it alone, so that how long the look takes says nothing about other secrets.
+create or replace function absurd.token_hash(p_secret text) returns bytea
+language sql immutable parallel safe as $$
+  select sha256(convert_to(p_secret, 'UTF8'))
+$$;
+
+-- Whether a token may still be used: open, used, expired, ended (its task has); null if there is no such token.
+-- A wait that was told of the expiry has the last word over the clock, which a failover may have put back.
+create or replace function absurd.token_status(p_token_id uuid) returns text
+language sql stable as $$
+  select case
+    when k.used_at is not null then 'used'
+    when k.expires_at <= absurd.current_time() or exists (
+      select from absurd.checkpoints c
+      where c.task_id = k.task_id and c.kind = 'timeout' and c.completed_at >= k.expires_at
+        and starts_with(c.step_name, '$await_token:' || k.token_id)) then 'expired'
+    when not exists (select from absurd.tasks t where t.task_id = k.task_id and t.outcome is null) then 'ended'
+    else 'open'
+  end
+  from absurd.tokens k
+  where k.token_id = p_token_id
+$$;
+
+-- What is known of a token, by its secret: no row if there is none. status: open, used, expired, ended (its task has). Changes nothing.
+create or replace function absurd.read_token(p_secret text)
+returns table (
+  token_id uuid, token_name text, queue_name text, task_id uuid, task_name text, title text, description text, json_schema json,
+  created_at timestamptz, expires_at timestamptz, used_at timestamptz, status text)
+language sql stable as $$
+  select k.token_id, k.token_name, t.queue_name, k.task_id, t.task_name, k.title, k.description, k.json_schema,
+    k.created_at, k.expires_at, k.used_at, absurd.token_status(k.token_id)
+  from absurd.tokens k
+  join absurd.tasks t on t.task_id = k.task_id
+  where k.secret_hash = absurd.token_hash(p_secret)
+$$;
+
+-- Answers a token, once: the task that waits for it, or will, gets the payload. In the caller's transaction: a rollback takes it back.
+-- Returns ok; or used, expired, ended (the task has), unknown, and then nothing has changed. Only ok means that the task sees the answer.
+-- Locks: the run of the token's task, first of all. Whatever is decided about a token (its making, a wait for it, the end of that
+-- wait by time, its use) is decided by who holds that row: two answers, or an answer and the expiry, cannot both be right.
+create or replace function absurd.use_token(p_secret text, p_payload json default null) returns text
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+  v_token absurd.tokens;
+  v_run_id uuid;
+  v_status text;
+  v_wait_ids bigint[];
+begin
+  perform absurd.require_read_committed('use_token');
+  select * into v_token from absurd.tokens k where k.secret_hash = absurd.token_hash(p_secret);
+  if not found then
+    return 'unknown';
+  end if;
+  -- Again until it holds: while we waited for the row, the attempt may have ended and another one begun.
+  loop
+    select r.run_id into v_run_id from absurd.runs r where r.task_id = v_token.task_id for update;
+    v_status := coalesce(absurd.token_status(v_token.token_id), 'unknown');
+    if v_status <> 'open' then
+      return v_status;
+    end if;
+    exit when v_run_id is not null;
+  end loop;
+  perform absurd.require_size(r.queue_name, format('the answer to token "%s"', v_token.token_name), p_payload)
+  from absurd.runs r where r.run_id = v_run_id;
+  update absurd.tokens k set used_at = absurd.current_time(), payload = coalesce(p_payload, 'null') where k.token_id = v_token.token_id;
+  v_wait_ids := array(
+    select w.wait_id from absurd.waits w where w.run_id = v_run_id and w.kind = 'token' and w.detail = v_token.token_id::text);
+  if cardinality(v_wait_ids) > 0 then
+    perform absurd.deliver_arrivals(v_wait_ids, 'token', array_fill(p_payload, array[cardinality(v_wait_ids)]));
+  end if;
+  return 'ok';
+end $$;
+
 -- functions/sweep.sql
 
 -- What time does to live rows, in bounded pieces and off the claim path: expired leases, deadlines, dead workers, events that an
@@ -1835,6 +2772,7 @@ begin
   end if;
   delete from absurd.waits w where w.wait_id in (
     select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < absurd.current_time() for update skip locked);
+  perform absurd.forget_listeners();
   return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
 end $$;
 
@@ -1922,7 +2860,7 @@ begin
   for v_event in
     select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
   loop
-    if pg_try_advisory_xact_lock(absurd.event_lock_key(v_event.queue_name, v_event.event_name)) then
+    if absurd.try_lock_emit(v_event.queue_name, v_event.event_name) then
       perform absurd.deliver_event(v_event.seq);
       update absurd.events e set delivered = true where e.seq = v_event.seq;
       v_count := v_count + 1;
@@ -2016,6 +2954,52 @@ begin
   return v_ended;
 end $$;
 
+-- functions/listeners.sql
+
+-- Says that a listener lives and how it fares; makes it known if its row is not there. p_failures counts its errors: the last one is
+-- dated when the number grows. Whatever a listener says is taken, cut to a length that a list can show.
+create or replace function absurd.heartbeat_listener(
+  p_listener_id text, p_name text, p_queue_name text, p_hostname text, p_pid integer, p_status text, p_started_count integer,
+  p_failures integer, p_last_error text)
+returns void
+language sql volatile as $$
+  insert into absurd.listeners as l (listener_id, name, queue_name, hostname, pid, status, started_at, heartbeat_at, started_count,
+    failures, last_error, last_error_at)
+  values (p_listener_id, left(p_name, 1000), p_queue_name, p_hostname, p_pid, p_status, absurd.current_time(), absurd.current_time(),
+    p_started_count, p_failures, left(p_last_error, 2000), case when p_last_error is not null then absurd.current_time() end)
+  on conflict (listener_id) do update
+  set status = excluded.status, heartbeat_at = excluded.heartbeat_at, started_count = excluded.started_count,
+    failures = excluded.failures, last_error = excluded.last_error,
+    last_error_at = case when l.failures = excluded.failures then l.last_error_at else excluded.last_error_at end
+$$;
+
+-- Forgets a listener that ends.
+create or replace function absurd.unregister_listener(p_listener_id text) returns void
+language sql volatile as $$
+  delete from absurd.listeners l where l.listener_id = p_listener_id
+$$;
+
+-- Forgets listeners without a heartbeat for a day.
+create or replace function absurd.forget_listeners() returns void
+language sql volatile as $$
+  delete from absurd.listeners l where l.listener_id in (
+    select d.listener_id from absurd.listeners d where d.heartbeat_at < absurd.current_time() - interval '1 day' for update skip locked)
+$$;
+
+-- Listeners, the oldest first. A status of dead: no heartbeat for a minute.
+create or replace function absurd.list_listeners(p_name text default null)
+returns table (
+  listener_id text, name text, queue_name text, hostname text, pid integer, status text, started_at timestamptz,
+  heartbeat_at timestamptz, started_count integer, failures integer, last_error text, last_error_at timestamptz)
+language sql stable as $$
+  select l.listener_id, l.name, l.queue_name, l.hostname, l.pid,
+    case when l.heartbeat_at < absurd.current_time() - interval '1 minute' then 'dead' else l.status end,
+    l.started_at, l.heartbeat_at, l.started_count, l.failures, l.last_error, l.last_error_at
+  from absurd.listeners l
+  where p_name is null or l.name = p_name
+  order by l.started_at, l.listener_id
+$$;
+
 -- functions/policy.sql
 
 -- What people decided about a queue's storage and retention. No row: no such queue.
@@ -2105,7 +3089,7 @@ begin
   end if;
 end $$;
 
--- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts and idempotency keys; at most p_limit.
+-- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts, tokens and idempotency keys; at most p_limit.
 -- A living task is never touched. Returns how many tasks were deleted.
 create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
 language plpgsql volatile as $$
@@ -2161,13 +3145,15 @@ begin
   delete from absurd.idempotency_keys k
   using absurd.tasks t
   where t.task_id = any (v_gone) and k.queue_name = t.queue_name and k.idempotency_key = t.idempotency_key and k.task_id = t.task_id;
+  perform absurd.close_trigger_executions(v_gone);
   delete from absurd.checkpoints c where c.task_id = any (v_gone);
   delete from absurd.attempts a where a.task_id = any (v_gone);
+  delete from absurd.tokens k where k.task_id = any (v_gone);
   delete from absurd.tasks t where t.task_id = any (v_gone);
   return cardinality(v_gone);
 end $$;
 
--- Deletes old events in the order of the log, up to the first that is too young.
+-- Deletes old events, with their keys and what is known of whom they started, in the order of the log, up to the first that is too young.
 create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
 returns integer
 language plpgsql volatile
@@ -2176,7 +3162,6 @@ as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
   v_found bigint[] := '{}'::bigint[];
-  v_count integer;
   v_event record;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
@@ -2193,10 +3178,11 @@ begin
     end if;
   end loop;
   -- skip locked: an event that is being claimed at this moment is not old
-  delete from absurd.events e
-  where e.seq in (select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
-  get diagnostics v_count = row_count;
-  return v_count;
+  v_found := array(select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
+  delete from absurd.event_tasks t where t.seq = any (v_found);
+  delete from absurd.event_keys k where k.seq = any (v_found);
+  delete from absurd.events e where e.seq = any (v_found);
+  return cardinality(v_found);
 end $$;
 
 -- Deletes events that a wait or subscriber has claimed at least so many seconds ago; at most p_limit. Spares what nobody has claimed
@@ -2810,7 +3796,7 @@ begin
 end $$;
 
 -- What sleeping runs wait for, the longest waiting first; the next page: pass the last wait_id of this one.
--- kind: event, task, or sleep for one that waits for a time alone. until: when it wakes anyway.
+-- kind: event, task, token, or sleep for one that waits for a time alone. until: when it wakes anyway.
 create or replace function absurd.list_waits(
   p_queue_name text default null, p_after_wait_id bigint default null, p_limit integer default 50)
 returns table (
@@ -2827,7 +3813,7 @@ begin
     from absurd.waits w
     join absurd.runs r on r.run_id = w.run_id
     join absurd.tasks t on t.task_id = r.task_id
-    where (w.kind in ('event', 'task') or (w.kind = 'timer' and w.detail = 'sleep'))
+    where (w.kind in ('event', 'task', 'token') or (w.kind = 'timer' and w.detail = 'sleep'))
       and (p_queue_name is null or r.queue_name = p_queue_name)
       and (p_after_wait_id is null or w.wait_id > p_after_wait_id)
     order by w.wait_id
@@ -2894,5 +3880,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:43faf4bdccec094f';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:eb0fac9578ee2267';
 commit;

@@ -23,10 +23,19 @@ begin;
 -- Tables: what a task has done and waits for
 \ir tables/checkpoints.sql        \\ -- completed steps
 \ir tables/events.sql             \\ -- emitted events
+\ir tables/event_keys.sql         \\ -- keys that make a repeated emit harmless
+\ir tables/subscriptions.sql      \\ -- which tasks events start
+\ir tables/event_tasks.sql        \\ -- which tasks an event has started
 \ir tables/waits.sql              \\ -- what sleeping runs and clients wait for
+\ir tables/tokens.sql             \\ -- resume tokens: what a person answers, once
 
 -- Tables: who is working
 \ir tables/workers.sql            \\ -- living worker processes
+\ir tables/listeners.sql          \\ -- living listener processes
+
+-- Tables: what starts tasks when something is so
+\ir tables/triggers.sql           \\ -- polled triggers
+\ir tables/trigger_executions.sql \\ -- their fires
 
 -- Functions: what the others stand on
 \ir functions/clock.sql           \\ -- the database's clock, the version
@@ -51,14 +60,20 @@ begin;
 \ir functions/cancel.sql          \\ -- cancellation of a task
 \ir functions/retry.sql           \\ -- another attempt for a task that has ended
 
+-- Functions: what starts tasks when something is so
+\ir functions/triggers.sql        \\ -- registration, polls, fires and their history
+
 -- Functions: events and results
 \ir functions/deliver.sql         \\ -- arrivals to the waits that were registered for them
+\ir functions/subscriptions.sql   \\ -- who is started by an event
 \ir functions/emit.sql            \\ -- events, their waiters and subscribers
 \ir functions/results.sql         \\ -- state, result and failure of a task
+\ir functions/tokens.sql          \\ -- resume tokens: made, read, used
 
 -- Functions: upkeep
 \ir functions/sweep.sql           \\ -- expired leases, deadlines, dead workers, due sleepers
 \ir functions/workers.sql         \\ -- registration of workers
+\ir functions/listeners.sql       \\ -- registration of listeners
 
 -- Functions: policy and clean-up
 \ir functions/policy.sql          \\ -- what people decide about a queue

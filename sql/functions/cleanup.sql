@@ -10,7 +10,7 @@ begin
   end if;
 end $$;
 
--- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts and idempotency keys; at most p_limit.
+-- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts, tokens and idempotency keys; at most p_limit.
 -- A living task is never touched. Returns how many tasks were deleted.
 create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
 language plpgsql volatile as $$
@@ -66,13 +66,15 @@ begin
   delete from absurd.idempotency_keys k
   using absurd.tasks t
   where t.task_id = any (v_gone) and k.queue_name = t.queue_name and k.idempotency_key = t.idempotency_key and k.task_id = t.task_id;
+  perform absurd.close_trigger_executions(v_gone);
   delete from absurd.checkpoints c where c.task_id = any (v_gone);
   delete from absurd.attempts a where a.task_id = any (v_gone);
+  delete from absurd.tokens k where k.task_id = any (v_gone);
   delete from absurd.tasks t where t.task_id = any (v_gone);
   return cardinality(v_gone);
 end $$;
 
--- Deletes old events in the order of the log, up to the first that is too young.
+-- Deletes old events, with their keys and what is known of whom they started, in the order of the log, up to the first that is too young.
 create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
 returns integer
 language plpgsql volatile
@@ -81,7 +83,6 @@ as $$
 declare
   v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
   v_found bigint[] := '{}'::bigint[];
-  v_count integer;
   v_event record;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
@@ -98,10 +99,11 @@ begin
     end if;
   end loop;
   -- skip locked: an event that is being claimed at this moment is not old
-  delete from absurd.events e
-  where e.seq in (select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
-  get diagnostics v_count = row_count;
-  return v_count;
+  v_found := array(select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
+  delete from absurd.event_tasks t where t.seq = any (v_found);
+  delete from absurd.event_keys k where k.seq = any (v_found);
+  delete from absurd.events e where e.seq = any (v_found);
+  return cardinality(v_found);
 end $$;
 
 -- Deletes events that a wait or subscriber has claimed at least so many seconds ago; at most p_limit. Spares what nobody has claimed

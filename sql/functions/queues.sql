@@ -27,6 +27,7 @@ begin
   if not found then
     return;
   end if;
+  perform absurd.drop_triggers(p_queue_name);
   perform absurd.wake_outside_waiters(p_queue_name);
   -- Again until there is none: whoever ends an attempt while we wait for its row begins the next one in a row that we cannot see yet.
   loop
@@ -38,7 +39,11 @@ begin
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.attempts a where a.queue_name = p_queue_name
     or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
+  delete from absurd.subscriptions s where s.queue_name = p_queue_name;
+  delete from absurd.event_keys k where k.queue_name = p_queue_name;
+  delete from absurd.event_tasks t where t.seq in (select e.seq from absurd.events e where e.queue_name = p_queue_name);
   delete from absurd.events e where e.queue_name = p_queue_name;
   delete from absurd.tasks t where t.queue_name = p_queue_name;
 end $$;

@@ -51,6 +51,7 @@ begin
     -- without limit it stays so: greatest() would pass over the null
     max_attempts = coalesce(v_max_attempts, case when t.max_attempts is not null then greatest(t.max_attempts, v_task.attempt + 1) end)
   where t.task_id = p_task_id;
+  perform absurd.reopen_trigger_execution(p_task_id);
   insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
   values (v_new_run_id, p_task_id, p_queue_name, 'pending', v_task.attempt + 1, v_task.priority, v_now, v_task.max_duration);
   perform absurd.notify_queues(array[p_queue_name]);
