@@ -25,7 +25,7 @@ begin
 end $$;
 
 -- What sleeping runs wait for, the longest waiting first; the next page: pass the last wait_id of this one.
--- kind: event, task, or sleep for one that waits for a time alone. until: when it wakes anyway.
+-- kind: event, task, token, or sleep for one that waits for a time alone. until: when it wakes anyway.
 create or replace function absurd.list_waits(
   p_queue_name text default null, p_after_wait_id bigint default null, p_limit integer default 50)
 returns table (
@@ -42,7 +42,7 @@ begin
     from absurd.waits w
     join absurd.runs r on r.run_id = w.run_id
     join absurd.tasks t on t.task_id = r.task_id
-    where (w.kind in ('event', 'task') or (w.kind = 'timer' and w.detail = 'sleep'))
+    where (w.kind in ('event', 'task', 'token') or (w.kind = 'timer' and w.detail = 'sleep'))
       and (p_queue_name is null or r.queue_name = p_queue_name)
       and (p_after_wait_id is null or w.wait_id > p_after_wait_id)
     order by w.wait_id

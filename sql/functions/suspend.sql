@@ -1,5 +1,6 @@
--- Looks for what a wait asks for: {"step", "queue", "event", "since"} or {"step", "task"}.
--- status: found, absent; busy: somebody is deciding on it at this moment, ask again; no_queue, no_task.
+-- Looks for what a wait asks for: {"step", "queue", "event", "since"}, {"step", "task"} or {"step", "token"}.
+-- status: found, absent; busy: somebody is deciding on it at this moment, ask again; no_queue, no_task, no_token.
+-- Of a token of its own task nobody else decides: the caller holds the run.
 -- It never waits for a lock: an emit in a long transaction elsewhere holds up this wait alone.
 create or replace function absurd.find_arrival(p_wait json)
 returns table (status text, kind text, state json, event_seq bigint)
@@ -24,6 +25,14 @@ begin
       return query select 'absent', 'task', null::json, null::bigint;
     else
       return query select 'found', 'task', absurd.task_outcome((p_wait ->> 'task')::uuid), null::bigint;
+    end if;
+    return;
+  end if;
+  if p_wait ->> 'token' is not null then
+    return query select case when k.used_at is null then 'absent' else 'found' end, 'token', k.payload, null::bigint
+      from absurd.tokens k where k.token_id = (p_wait ->> 'token')::uuid;
+    if not found then
+      return query select 'no_token', 'token', null::json, null::bigint;
     end if;
     return;
   end if;
@@ -52,7 +61,7 @@ end $$;
 
 -- Decides waits of running tasks that can be decided at once. needed: how many of the waits have to arrive (1 = any).
 -- status: ok and arrivals [[step_name, position, kind, state, event_seq], …], now checkpoints of the task; waiting: nothing was written,
--- suspend the run; busy: ask again; lost, cancelled, no_queue, no_task.
+-- suspend the run; busy: ask again; lost, cancelled, no_queue, no_task, no_token.
 create or replace function absurd.check_waits(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[])
 returns table (status text, arrivals text)
@@ -102,7 +111,7 @@ $$;
 -- Puts running tasks to sleep until their time or their arrivals, whichever is first; what arrived meanwhile counts, and a run with
 -- nothing left to wait for is ready again at once. A sleep is a suspension with a time and no waits.
 -- timer_steps, timer_kinds: the checkpoint to write when the time passes, and its kind: sleep or timeout.
--- One status per item: ok; busy: ask again; lost, cancelled, no_queue, no_task. Repeated after a lost answer it says ok again.
+-- One status per item: ok; busy: ask again; lost, cancelled, no_queue, no_task, no_token. Repeated after a lost answer it says ok again.
 create or replace function absurd.suspend_runs(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_positions integer[], p_needed integer[], p_waits json[],
   p_wake_ats timestamptz[], p_timeouts double precision[], p_timer_steps text[], p_timer_kinds text[])
@@ -114,7 +123,8 @@ begin
   for i in 1 .. cardinality(p_run_ids) loop
     if v_status[i] = 'ok' then
       v_status[i] := absurd.suspend_run(p_task_ids[i], p_run_ids[i], p_positions[i], p_needed[i], p_waits[i],
-        coalesce(p_wake_ats[i], absurd.current_time() + make_interval(secs => p_timeouts[i])), p_timer_steps[i], p_timer_kinds[i]);
+        -- the earlier of the two that are given
+        least(p_wake_ats[i], absurd.current_time() + make_interval(secs => p_timeouts[i])), p_timer_steps[i], p_timer_kinds[i]);
     elsif v_status[i] = 'lost' and exists (
         select from absurd.runs r where r.run_id = p_run_ids[i] and r.epoch = p_epochs[i] and r.state <> 'running') then
       v_status[i] := 'ok';
@@ -155,9 +165,11 @@ begin
     perform absurd.put_back(p_run_id, 'pending', v_now, 0);
     return 'ok';
   end if;
-  insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, event_name, since_seq, awaited_task_id, created_at)
-  select case when w.value ->> 'task' is null then 'event' else 'task' end, p_run_id, p_task_id, w.value ->> 'step', p_position,
-    coalesce(w.value ->> 'queue', r.queue_name), w.value ->> 'event', (w.value ->> 'since')::bigint, (w.value ->> 'task')::uuid, v_now
+  insert into absurd.waits
+    (kind, run_id, task_id, step_name, position, queue_name, event_name, since_seq, awaited_task_id, detail, created_at)
+  select case when w.value ->> 'task' is not null then 'task' when w.value ->> 'token' is not null then 'token' else 'event' end,
+    p_run_id, p_task_id, w.value ->> 'step', p_position, coalesce(w.value ->> 'queue', r.queue_name), w.value ->> 'event',
+    (w.value ->> 'since')::bigint, (w.value ->> 'task')::uuid, w.value ->> 'token', v_now
   from unnest(v_absent) as w(value), absurd.runs r
   where r.run_id = p_run_id;
   insert into absurd.waits (kind, run_id, task_id, step_name, position, queue_name, detail, created_at)

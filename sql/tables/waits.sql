@@ -1,8 +1,8 @@
 -- One row per thing that a sleeping run, or a client, waits for. Inserted at the suspension, deleted when it is over.
 create table absurd.waits (
   wait_id bigint generated always as identity primary key,
-  -- event, task: an arrival that counts; timer: what to record when runs.available_at passes; client: somebody waits for a result
-  kind text not null check (kind in ('event', 'task', 'timer', 'client')),
+  -- event, task, token: an arrival that counts; timer: what to record when runs.available_at passes; client: somebody waits for a result
+  kind text not null check (kind in ('event', 'task', 'token', 'timer', 'client')),
   run_id uuid,
   task_id uuid,
   step_name text,
@@ -11,7 +11,7 @@ create table absurd.waits (
   event_name text,
   since_seq bigint,
   awaited_task_id uuid,
-  -- for kind timer: the checkpoint kind to write, sleep or timeout; for kind client: the channel to notify
+  -- for kind token: its id; for kind timer: the checkpoint kind to write, sleep or timeout; for kind client: the channel to notify
   detail text,
   created_at timestamptz not null,
   expires_at timestamptz
