@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from absurd.cli.complete import complete_queue, complete_task_name
-from absurd.cli.text import parse_duration
+from absurd.context.durations import parse_duration
 
 DATABASE_HELP = (
     "PostgreSQL to use, as a URL or connection string; before or after the command. "

@@ -15,10 +15,6 @@ _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # They join letters and emoji, and do nothing else.
 _JOINERS = frozenset("\u200c\u200d")
 
-_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|min|ms|m|s)")
-_LONGEST = 315_360_000.0 * 10  # seconds; a hundred years
-
 
 def is_safe(char: str) -> bool:
     """Whether a terminal only draws this character."""
@@ -46,21 +42,6 @@ def _json_escape(char: str) -> str:
         return f"\\u{code:04x}"
     code -= 0x10000
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of ``90s``, ``15m``, ``2h``, ``3d``, ``1w``, ``1h30m``, or a bare number of seconds. Raises ``ValueError``."""
-    clean = text.strip().lower()
-    found = _DURATION.findall(clean)
-    if found and "".join(number + unit for number, unit in found) == clean:
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in found)
-    elif re.fullmatch(r"\d+(\.\d+)?", clean):
-        seconds = float(clean)
-    else:
-        raise ValueError(f"{text!r} is no duration; give one like 90s, 15m, 2h, 3d, 1w or 1h30m")
-    if seconds > _LONGEST:
-        raise ValueError(f"{text!r} is longer than a hundred years")
-    return seconds
 
 
 def duration(seconds: float) -> str:

@@ -1,14 +1,19 @@
-"""Times that people give to waits and sleeps, checked."""
+"""Times that people give to waits, sleeps and intervals, checked."""
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timedelta
 
 from absurd.errors import InvalidOptionError
 
 # Ten years: what the SQL functions take, and far from where timestamps overflow.
 MAX_SECONDS = 315_360_000.0
+
+_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|min|ms|m|s)")
+_LONGEST = 315_360_000.0 * 10  # seconds; a hundred years
 
 
 def check_seconds(name: str, value: float | timedelta) -> float:
@@ -44,3 +49,35 @@ def check_moment(name: str, value: datetime) -> datetime:
     if value.year > 9000 or value.year < 1970:
         raise InvalidOptionError(f"{name} {value.isoformat()} is out of range")
     return value
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``15m``, ``2h``, ``3d``, ``1w``, ``1h30m``, or a bare number of seconds. Raises ``ValueError``."""
+    clean = text.strip().lower()
+    found = _DURATION.findall(clean)
+    if found and "".join(number + unit for number, unit in found) == clean:
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in found)
+    elif re.fullmatch(r"\d+(\.\d+)?", clean):
+        seconds = float(clean)
+    else:
+        raise ValueError(f"{text!r} is no duration; give one like 90s, 15m, 2h, 3d, 1w or 1h30m")
+    if seconds > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a hundred years")
+    return seconds
+
+
+def check_interval(name: str, value: float | str | timedelta, low: float = 0.0) -> float:
+    """Seconds from seconds, a timedelta or a text like ``"90s"`` or ``"1h30m"``.
+
+    Raises:
+        InvalidOptionError: it is none of them, or not between ``low`` and ten years.
+    """
+    if isinstance(value, str):
+        try:
+            value = parse_duration(value)
+        except ValueError as error:
+            raise InvalidOptionError(f"{name}: {error}") from None
+    seconds = check_seconds(name, value)
+    if seconds < low:
+        raise InvalidOptionError(f"{name} must be at least {low:g} seconds, not {seconds:g}")
+    return seconds

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from absurd.cli.text import age, dump, duration, escape, is_safe, json_text, moment_text, parse_duration, pretty
+from absurd.cli.text import age, dump, duration, escape, is_safe, json_text, moment_text, pretty
+from absurd.context.durations import parse_duration
 
 NOW = datetime(2030, 1, 31, 8, tzinfo=UTC)
 
