@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "absurd" / "context" / "sync.py"
 TARGET = ROOT / "absurd" / "context" / "aio.py"
 CLIENT = ROOT / "absurd" / "client"
-CLIENT_MODULES = ("subscriptions", "schedules", "triggers", "tokens")
+CLIENT_MODULES = ("listeners", "subscriptions", "schedules", "triggers", "tokens")
 UNCHANGED = "step"
 TRANSACTION = "    def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:"
 DECORATOR = "-> Callable[[Callable[P, T]], Callable[P, T]]"

@@ -2388,7 +2388,7 @@ begin
     array_agg(absurd.make_id() order by u.ord), array_agg(s.task_name order by u.ord),
     array_agg(json_build_object('event_type', p_event.event_name, 'event_payload', p_event.payload, 'event_config', s.config,
       'event_time', v_time) order by u.ord),
-    array_agg(absurd.with_source(s.options -> 'headers', 'subscription', s.pattern, v_details) order by u.ord),
+    array_agg(absurd.with_source((s.options -> 'headers')::json, 'subscription', s.pattern, v_details) order by u.ord),
     array_agg(s.options order by u.ord)
   into v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options
   from unnest(p_subscription_ids) with ordinality as u(subscription_id, ord)
@@ -3880,5 +3880,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:eb0fac9578ee2267';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:1c35c447e5d00bdd';
 commit;

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from absurd.client.aio_listeners import AsyncListenerMethods
 from absurd.client.aio_schedules import AsyncScheduleMethods
 from absurd.client.aio_subscriptions import AsyncSubscriptionMethods
 from absurd.client.aio_tokens import AsyncTokenMethods
@@ -41,7 +42,14 @@ R = TypeVar("R")
 Conn = psycopg.AsyncConnection[Any] | None
 
 
-class AsyncAbsurd(AsyncWorkerMethods, AsyncSubscriptionMethods, AsyncScheduleMethods, AsyncTriggerMethods, AsyncTokenMethods):
+class AsyncAbsurd(
+    AsyncWorkerMethods,
+    AsyncSubscriptionMethods,
+    AsyncScheduleMethods,
+    AsyncTriggerMethods,
+    AsyncTokenMethods,
+    AsyncListenerMethods,
+):
     """An application, for async code; its handlers may be plain functions all the same. What the methods do, take and raise is
     said at those of ``Absurd``.
 

@@ -22,6 +22,7 @@ from absurd.client.base import (
 )
 from absurd.client.handles import TaskHandle
 from absurd.client.keywords import SpawnKeywords, spawn_options
+from absurd.client.listeners import ListenerMethods
 from absurd.client.schedules import ScheduleMethods
 from absurd.client.subscriptions import SubscriptionMethods
 from absurd.client.tokens import TokenMethods
@@ -41,7 +42,7 @@ R = TypeVar("R")
 Conn = psycopg.Connection[Any] | None
 
 
-class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMethods, TokenMethods):
+class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMethods, TokenMethods, ListenerMethods):
     """An application, for sync code; its handlers may be async all the same. Safe to share between threads.
 
     Example::

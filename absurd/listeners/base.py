@@ -226,12 +226,13 @@ class AsyncEventListener(ListenerBase):
 
 
 def describe(problem: object) -> str:
-    """A problem in one text, without passwords."""
+    """A problem in one text that can be stored, without passwords."""
     if isinstance(problem, BaseException):
         from_library = type(problem).__module__.startswith("absurd.")
         text = _text_of(lambda: str(problem))
         problem = text if from_library and text else f"{type(problem).__name__}: {text}" if text else type(problem).__name__
-    return mask(_text_of(lambda: str(problem)))
+    # PostgreSQL stores neither NUL characters nor lone surrogates.
+    return mask(_text_of(lambda: str(problem))).replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 def _text_of(read: Callable[[], str]) -> str:

@@ -10,6 +10,7 @@ begin
   end if;
   delete from absurd.waits w where w.wait_id in (
     select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < absurd.current_time() for update skip locked);
+  perform absurd.forget_listeners();
   return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
 end $$;
 
@@ -97,7 +98,7 @@ begin
   for v_event in
     select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
   loop
-    if pg_try_advisory_xact_lock(absurd.event_lock_key(v_event.queue_name, v_event.event_name)) then
+    if absurd.try_lock_emit(v_event.queue_name, v_event.event_name) then
       perform absurd.deliver_event(v_event.seq);
       update absurd.events e set delivered = true where e.seq = v_event.seq;
       v_count := v_count + 1;
