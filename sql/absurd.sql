@@ -42,6 +42,57 @@ create table absurd.queues (
   detach_min_age interval not null default '30 days'
 );
 
+-- tables/schedules.sql
+
+-- One row per schedule: what it starts and when, and how far it has come. A slot is the moment a schedule names; due_at is when it fires.
+create table absurd.schedules (
+  schedule_name text primary key,
+  queue_name text not null,
+  -- it spawns a task or emits an event
+  task_name text,
+  event_name text,
+  -- its slots: a cron expression in a zone, or anchor_at + k intervals
+  cron text,
+  interval_seconds double precision,
+  timezone text not null,
+  params json not null,
+  options jsonb not null,
+  -- slots are not before starts_at and before ends_at
+  starts_at timestamptz,
+  ends_at timestamptz,
+  jitter_seconds double precision not null,
+  catchup text not null check (catchup in ('skip', 'one', 'all')),
+  catchup_limit integer not null,
+  overlap text not null check (overlap in ('allow', 'skip')),
+  run_immediately boolean not null,
+  -- the app whose code declares it, null when it was made by hand; since when that code no longer does
+  declared_by text,
+  undeclared_at timestamptz,
+  paused_at timestamptz,
+  anchor_at timestamptz not null,
+  -- while next_slot is null and it has not ended: a scheduler has still to compute the first slot after this
+  plan_after timestamptz not null,
+  next_slot timestamptz,
+  due_at timestamptz,
+  ended_at timestamptz,
+  -- why no scheduler can compute its slots
+  problem text,
+  last_slot timestamptz,
+  last_fired_at timestamptz,
+  last_task_id uuid,
+  -- for overlap = skip: tasks that may still live
+  active_task_ids uuid[] not null default '{}',
+  last_error text,
+  last_error_at timestamptz,
+  fired_count bigint not null default 0,
+  -- grows with each change by people: what was decided for an older one is void
+  revision integer not null default 1,
+  created_at timestamptz not null,
+  updated_at timestamptz not null,
+  check ((task_name is null) <> (event_name is null)),
+  check ((cron is null) <> (interval_seconds is null))
+) with (fillfactor = 60);
+
 -- tables/types.sql
 
 -- What read_spawn_options() makes of the options of a spawn.
@@ -614,6 +665,7 @@ begin
   delete from absurd.attempts a where a.queue_name = p_queue_name
     or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.schedules s where s.queue_name = p_queue_name;
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
   delete from absurd.subscriptions s where s.queue_name = p_queue_name;
   delete from absurd.event_keys k where k.queue_name = p_queue_name;
@@ -2106,6 +2158,17 @@ begin
   delete from absurd.trigger_executions e where e.trigger_name = any (v_names);
 end $$;
 
+-- How many tasks of a queue are ready and wait for a worker, counted up to p_limit: as quick before ten million of them as before ten.
+create or replace function absurd.count_ready(p_queue_name text, p_limit integer) returns integer
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  return (select count(*)::integer from (
+    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit p_limit) c);
+end $$;
+
 -- functions/deliver.sql
 
 -- Hands arrivals to the waits that were registered for them: writes each as a checkpoint of the waiting task, and wakes the runs
@@ -2627,6 +2690,579 @@ create or replace function absurd.unwatch_task(p_task_id uuid, p_channel text) r
 language sql volatile as $$
   delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel
 $$;
+
+-- functions/schedules.sql
+
+-- The moment of a slot as text, the same for everybody: part of idempotency keys.
+create or replace function absurd.slot_text(p_slot timestamptz) returns text
+language sql immutable parallel safe as $$
+  select to_char(p_slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    || case when date_trunc('second', p_slot) <> p_slot then to_char(p_slot at time zone 'UTC', '.US') else '' end || 'Z'
+$$;
+
+-- What is wrong with the cron expression of a schedule as far as SQL can tell, or null. Schedulers read it whole.
+create or replace function absurd.cron_error(p_cron text) returns text
+language sql immutable parallel safe as $$
+  select case
+    when btrim(p_cron) ~* '^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$' then null
+    when btrim(p_cron) ~ '^@' then format('cron "%s" is not known; known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually', left(p_cron, 100))
+    when cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) not in (5, 6) then
+      format('cron "%s" has %s field(s); it takes 5 (minute hour day month weekday), or 6 with seconds first', left(p_cron, 100),
+        case when btrim(p_cron) = '' then 0 else cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) end)
+    when p_cron !~* '^[0-9a-z*/,\s-]+$' then
+      format('cron "%s" holds "%s"; fields take numbers, names, and * / , -', left(p_cron, 100), substring(p_cron from '[^0-9A-Za-z*/,\s-]'))
+  end
+$$;
+
+-- What is wrong with the options of the tasks of a schedule, or null.
+create or replace function absurd.schedule_options_error(p_options jsonb) returns text
+language sql stable as $$
+  select coalesce(
+    absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation', 'priority', 'delay']),
+    (absurd.read_spawn_options(p_options)).error)
+$$;
+
+-- What is wrong with the definition of a schedule, or null.
+create or replace function absurd.schedule_error(p_name text, p_queue_name text, p_definition jsonb, p_params json) returns text
+language plpgsql stable as $$
+declare
+  v_error text := coalesce(
+    absurd.name_error('schedule name', p_name),
+    case when octet_length(p_name) > 900 then format('schedule name "%s…" has %s bytes; the limit is 900', left(p_name, 40), octet_length(p_name)) end,
+    case when p_definition is null or jsonb_typeof(p_definition) <> 'object' then 'the definition of a schedule must be an object' end,
+    absurd.object_error('a schedule', p_definition, array['task', 'event', 'cron', 'every', 'timezone', 'params', 'starts_at', 'ends_at',
+      'jitter', 'catchup', 'catchup_limit', 'overlap', 'run_immediately', 'options']));
+  v_key text;
+begin
+  if v_error is not null then
+    return format('schedule "%s": %s', left(p_name, 100), v_error);
+  end if;
+  p_definition := jsonb_strip_nulls(p_definition);
+  select format('%s must be a string, not %s', d.key, left(d.value::text, 100)) into v_error
+  from jsonb_each(p_definition) d
+  where d.key in ('task', 'event', 'cron', 'timezone', 'starts_at', 'ends_at', 'catchup', 'overlap') and jsonb_typeof(d.value) <> 'string'
+  limit 1;
+  v_error := coalesce(
+    v_error,
+    case when (p_definition ? 'task') = (p_definition ? 'event') then 'give a task or an event, one of them' end,
+    case when (p_definition ? 'cron') = (p_definition ? 'every') then 'give cron or every, one of them' end,
+    case when p_definition ? 'task' then absurd.name_error('task name', p_definition ->> 'task') end,
+    case when p_definition ? 'event' then absurd.name_error('event name', p_definition ->> 'event') end,
+    absurd.cron_error(p_definition ->> 'cron'),
+    absurd.number_error('every', p_definition -> 'every', 1, 315360000),
+    case when p_definition ? 'timezone' and p_definition ->> 'timezone' <> 'UTC'
+        and not exists (select from pg_timezone_names z where z.name = p_definition ->> 'timezone') then
+      format('timezone "%s" is not known; give an IANA name such as Europe/Vienna', left(p_definition ->> 'timezone', 100)) end,
+    absurd.number_error('jitter', p_definition -> 'jitter', 0, 3600),
+    case when coalesce(p_definition ->> 'catchup', 'skip') not in ('skip', 'one', 'all') then
+      format('catchup must be skip, one or all, not "%s"', left(p_definition ->> 'catchup', 100)) end,
+    absurd.number_error('catchup_limit', p_definition -> 'catchup_limit', 1, 1000, true),
+    case when coalesce(p_definition ->> 'overlap', 'allow') not in ('allow', 'skip') then
+      format('overlap must be allow or skip, not "%s"', left(p_definition ->> 'overlap', 100)) end,
+    case when jsonb_typeof(p_definition -> 'run_immediately') <> 'boolean' then 'run_immediately must be true or false' end,
+    absurd.schedule_options_error(p_definition -> 'options'),
+    case when p_definition ? 'event' and coalesce(p_definition -> 'options', '{}') <> '{}' then
+      'an event takes no options; give them to its subscriptions' end,
+    case when p_definition ? 'event' and json_typeof(p_params) not in ('object', 'null') then
+      'the params of a schedule that emits an event must be an object' end);
+  if v_error is null then
+    begin
+      perform p_params::jsonb;
+      foreach v_key in array array['starts_at', 'ends_at'] loop
+        if (p_definition ->> v_key)::timestamptz not between '1970-01-01' and '9000-01-01' then
+          v_error := format('%s must lie between 1970 and 9000, not %s', v_key, p_definition ->> v_key);
+        end if;
+      end loop;
+      if (p_definition ->> 'ends_at')::timestamptz <= (p_definition ->> 'starts_at')::timestamptz then
+        v_error := 'ends_at must be after starts_at';
+      end if;
+    exception when data_exception then
+      v_error := sqlerrm;
+    end;
+  end if;
+  return 'schedule "' || left(p_name, 100) || '": ' || v_error;
+end $$;
+
+-- The row that a definition makes, new and from now on. Raises for what cannot be stored.
+create or replace function absurd.read_schedule(p_name text, p_queue_name text, p_definition jsonb, p_params json, p_declared_by text)
+returns absurd.schedules
+language plpgsql stable as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_params json := coalesce(p_params, (p_definition -> 'params')::json, 'null');
+  v_error text := absurd.schedule_error(p_name, p_queue_name, p_definition, v_params);
+  v absurd.schedules;
+begin
+  if v_error is not null then
+    raise exception '%', v_error using errcode = 'AB012';
+  end if;
+  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_size(p_queue_name, format('params of schedule "%s"', p_name), v_params);
+  v.schedule_name := p_name;
+  v.queue_name := p_queue_name;
+  v.task_name := p_definition ->> 'task';
+  v.event_name := p_definition ->> 'event';
+  v.cron := p_definition ->> 'cron';
+  v.interval_seconds := absurd.option_number(p_definition -> 'every');
+  v.timezone := coalesce(p_definition ->> 'timezone', 'UTC');
+  v.params := v_params;
+  v.options := coalesce(nullif(p_definition -> 'options', 'null'), '{}');
+  v.starts_at := (p_definition ->> 'starts_at')::timestamptz;
+  v.ends_at := (p_definition ->> 'ends_at')::timestamptz;
+  v.jitter_seconds := coalesce(absurd.option_number(p_definition -> 'jitter'), 0);
+  v.catchup := coalesce(p_definition ->> 'catchup', 'skip');
+  v.catchup_limit := coalesce((p_definition ->> 'catchup_limit')::numeric, 100);
+  v.overlap := coalesce(p_definition ->> 'overlap', 'allow');
+  v.run_immediately := coalesce((p_definition ->> 'run_immediately')::boolean, v.interval_seconds is not null);
+  v.declared_by := p_declared_by;
+  v.anchor_at := coalesce(v.starts_at, v_now);
+  v.plan_after := case when v.starts_at > v_now then v.starts_at - interval '1 microsecond' else v_now end;
+  if v.run_immediately then
+    v.next_slot := greatest(v.starts_at, v_now);
+    v.due_at := v.next_slot;
+  end if;
+  v.active_task_ids := '{}';
+  v.fired_count := 0;
+  v.revision := 1;
+  v.created_at := v_now;
+  v.updated_at := v_now;
+  return v;
+end $$;
+
+-- What two rows say differently, by the names of columns: when they fire, or all that people decide.
+create or replace function absurd.schedule_changes(p_old absurd.schedules, p_new absurd.schedules, p_timing_only boolean) returns text[]
+language sql stable as $$
+  select array(
+    select f.name from unnest(
+      array['cron', 'interval_seconds', 'timezone', 'starts_at', 'ends_at', 'jitter_seconds', 'run_immediately']
+      || case when p_timing_only then '{}'
+        else array['queue_name', 'task_name', 'event_name', 'params', 'options', 'catchup', 'catchup_limit', 'overlap'] end) as f(name)
+    where to_jsonb(p_old) -> f.name is distinct from to_jsonb(p_new) -> f.name)
+$$;
+
+-- Tells schedulers that something has changed.
+create or replace function absurd.notify_schedulers(p_schedule_name text) returns void
+language sql volatile as $$
+  select pg_notify('absurd_schedules', p_schedule_name)
+$$;
+
+-- Makes a schedule: created, unchanged (it was there, just so) or changed (with p_replace). The definition is an object:
+--   task or event; cron or every (seconds); timezone, params, starts_at, ends_at, jitter (seconds), catchup (skip, one, all),
+--   catchup_limit, overlap (allow, skip), run_immediately, options (of the tasks: headers, retry_strategy, max_attempts, cancellation,
+--   priority, delay).
+-- One that changes when it fires begins anew, now; otherwise its next slot stays. A paused one stays paused.
+-- Locks: the queue, shared, against drop_queue; then the row. Of two that make the same one at once the second finds the first's.
+create or replace function absurd.create_schedule(
+  p_schedule_name text, p_queue_name text, p_definition jsonb, p_params json default null, p_replace boolean default false,
+  p_declared_by text default null)
+returns table (change text, schedule absurd.schedules)
+language plpgsql volatile as $$
+declare
+  v_new absurd.schedules;
+  v_old absurd.schedules;
+  v_changes text[];
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  v_new := absurd.read_schedule(p_schedule_name, p_queue_name, p_definition, p_params, p_declared_by);
+  loop
+    insert into absurd.schedules select v_new.* on conflict (schedule_name) do nothing;
+    if found then
+      perform absurd.notify_schedulers(p_schedule_name);
+      return query select 'created', v_new;
+      return;
+    end if;
+    select * into v_old from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+    -- Deleted between the insert that met it and this look: again.
+    exit when found;
+  end loop;
+  v_changes := absurd.schedule_changes(v_old, v_new, false);
+  if v_changes = '{}' and (p_declared_by is null or p_declared_by = v_old.declared_by) then
+    if p_declared_by is not null and v_old.undeclared_at is not null then
+      update absurd.schedules s set undeclared_at = null where s.schedule_name = p_schedule_name returning * into v_old;
+    end if;
+    return query select 'unchanged', v_old;
+    return;
+  elsif p_declared_by is distinct from v_old.declared_by then
+    raise exception 'schedule "%" was made %; change it there, delete it first, or take another name', p_schedule_name,
+      coalesce(format('by the code of app "%s"', v_old.declared_by), 'by hand') using errcode = 'AB021';
+  elsif not coalesce(p_replace, false) then
+    raise exception 'schedule "%" exists, but with another %', p_schedule_name, array_to_string(v_changes, ', ')
+      using errcode = 'AB021', hint = 'Delete it first, or say that it is to be replaced.';
+  end if;
+  return query select 'changed', absurd.change_schedule(v_old, v_new);
+end $$;
+
+-- Writes the new definition over the old one. The caller has locked the row.
+create or replace function absurd.change_schedule(p_old absurd.schedules, p_new absurd.schedules) returns absurd.schedules
+language plpgsql volatile as $$
+declare
+  v_anew boolean := absurd.schedule_changes(p_old, p_new, true) <> '{}';
+begin
+  update absurd.schedules s
+  set queue_name = p_new.queue_name, task_name = p_new.task_name, event_name = p_new.event_name, params = p_new.params,
+    options = p_new.options, cron = p_new.cron, interval_seconds = p_new.interval_seconds, timezone = p_new.timezone,
+    starts_at = p_new.starts_at, ends_at = p_new.ends_at, jitter_seconds = p_new.jitter_seconds, catchup = p_new.catchup,
+    catchup_limit = p_new.catchup_limit, overlap = p_new.overlap, run_immediately = p_new.run_immediately, undeclared_at = null,
+    anchor_at = case when v_anew then p_new.anchor_at else s.anchor_at end,
+    plan_after = case when v_anew then p_new.plan_after else s.plan_after end,
+    next_slot = case when v_anew then p_new.next_slot else s.next_slot end,
+    due_at = case when v_anew then p_new.due_at else s.due_at end,
+    ended_at = case when not v_anew then s.ended_at end,
+    problem = case when not v_anew then s.problem end,
+    revision = s.revision + 1, updated_at = p_new.updated_at
+  where s.schedule_name = p_old.schedule_name
+  returning * into p_old;
+  perform absurd.notify_schedulers(p_old.schedule_name);
+  return p_old;
+end $$;
+
+-- Brings the schedules of an app in line with what its code declares: one answer per declared one (created, changed, unchanged, refused)
+-- and one for each that is no longer declared (undeclared). A bad one harms no other.
+-- Locks: all queues, shared, then rows, both in order of name: many workers start at once.
+create or replace function absurd.reconcile_schedules(
+  p_owner text, p_names text[], p_queue_names text[], p_definitions jsonb[], p_params json[])
+returns table (schedule_name text, change text, message text)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_item record;
+begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q))
+  from (select distinct d.q from unnest(p_queue_names) as d(q) order by 1) u;
+  for v_item in
+    select u.name, u.queue_name, u.definition, u.params
+    from unnest(p_names, p_queue_names, p_definitions, p_params) as u(name, queue_name, definition, params) order by u.name
+  loop
+    begin
+      return query
+        select v_item.name, c.change, null::text
+        from absurd.create_schedule(v_item.name, v_item.queue_name, v_item.definition, v_item.params, true, p_owner) c;
+    exception when sqlstate 'AB010' or sqlstate 'AB012' or sqlstate 'AB013' or sqlstate 'AB021' then
+      return query select v_item.name, 'refused', sqlerrm;
+    end;
+  end loop;
+  return query
+    with gone as (
+      select s.schedule_name from absurd.schedules s
+      where s.declared_by = p_owner and s.schedule_name <> all (p_names)
+      order by s.schedule_name for update
+    )
+    update absurd.schedules s set undeclared_at = coalesce(s.undeclared_at, absurd.current_time())
+    from gone where s.schedule_name = gone.schedule_name
+    returning s.schedule_name, 'undeclared', null::text;
+end $$;
+
+-- Schedules in order of name: all, or those of these names, or those that emit an event.
+create or replace function absurd.list_schedules(p_schedule_names text[] default null, p_event_name text default null)
+returns setof absurd.schedules
+language sql stable as $$
+  select * from absurd.schedules s
+  where (p_schedule_names is null or s.schedule_name = any (p_schedule_names)) and (p_event_name is null or s.event_name = p_event_name)
+  order by s.schedule_name
+$$;
+
+-- What a schedule is doing, in one word.
+create or replace function absurd.schedule_status(p_schedule absurd.schedules) returns text
+language sql immutable as $$
+  select case
+    when p_schedule.paused_at is not null then 'paused'
+    when p_schedule.ended_at is not null then 'ended'
+    when p_schedule.problem is not null then 'invalid'
+    when p_schedule.undeclared_at is not null then 'undeclared'
+    else 'active'
+  end
+$$;
+
+-- Refuses a schedule that does not exist.
+create or replace function absurd.require_schedule(p_schedule absurd.schedules, p_schedule_name text) returns void
+language plpgsql immutable as $$
+begin
+  if p_schedule.schedule_name is null then
+    raise exception 'there is no schedule "%"', left(p_schedule_name, 1000)
+      using errcode = 'AB020', hint = 'absurdctl list-schedules shows all.';
+  end if;
+end $$;
+
+-- Takes the locks that a firing needs, in their order: the queue, shared; the event's name; the row. Null fields when there is no such
+-- schedule. Without p_wait nothing is waited for: null fields too when somebody holds one of them, so that one schedule in a
+-- long transaction holds up no other.
+create or replace function absurd.lock_schedule(p_schedule_name text, p_wait boolean) returns absurd.schedules
+language plpgsql volatile as $$
+declare
+  v_seen absurd.schedules;
+  v absurd.schedules;
+begin
+  loop
+    select * into v_seen from absurd.schedules s where s.schedule_name = p_schedule_name;
+    if not found then
+      return null;
+    elsif p_wait then
+      perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name));
+      if v_seen.event_name is not null then
+        perform pg_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name));
+      end if;
+      select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+    else
+      if not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
+          or (v_seen.event_name is not null
+            and not pg_try_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name))) then
+        return null;
+      end if;
+      select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update skip locked;
+    end if;
+    if not found then
+      return null;
+    end if;
+    -- Moved to another queue or event before we had the row: the locks are the wrong ones.
+    exit when (v.queue_name, v.event_name) is not distinct from (v_seen.queue_name, v_seen.event_name);
+  end loop;
+  return v;
+end $$;
+
+-- The payload of a schedule's event: its params with scheduled_at and, from the second run on, last_run. The order of keys is kept.
+create or replace function absurd.schedule_payload(p_schedule absurd.schedules, p_slot timestamptz) returns json
+language sql stable as $$
+  select json_object_agg(e.key, e.value order by e.ord)
+  from (
+    select p.key, p.value, p.ord
+    from json_each(case when json_typeof(p_schedule.params) = 'object' then p_schedule.params else '{}' end) with ordinality as p(key, value, ord)
+    where p.key not in ('scheduled_at', 'last_run')
+    union all
+    select 'scheduled_at', to_json(absurd.slot_text(p_schedule.created_at)), 1e9
+    union all
+    select 'last_run', to_json(absurd.slot_text(p_slot)), 1e9 + 1 where p_schedule.last_slot is not null
+  ) e
+$$;
+
+-- Does once what a schedule is for: one row per task that was spawned; for an event one per subscriber, without a task if there is none.
+-- problem says why it could not be done. The caller has the locks of lock_schedule.
+create or replace function absurd.run_schedule(p_schedule absurd.schedules, p_slot timestamptz, p_idempotency_key text)
+returns table (task_id uuid, run_id uuid, event_seq bigint, created boolean, problem text)
+language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+  if p_schedule.event_name is not null then
+    return query
+      select d.task_id, d.run_id, d.seq, d.created, null::text
+      from absurd.dispatch_event(p_schedule.queue_name, p_schedule.event_name, absurd.schedule_payload(p_schedule, p_slot), p_idempotency_key) d;
+  else
+    return query
+      select s.task_id, s.run_id, null::bigint, s.created, s.message
+      from absurd.spawn_one(p_schedule.queue_name, absurd.make_id(), absurd.make_id(), p_schedule.task_name, p_schedule.params,
+        absurd.with_source((p_schedule.options -> 'headers')::json, 'schedule', p_schedule.schedule_name,
+          jsonb_build_object('slot', absurd.slot_text(p_slot))),
+        p_schedule.options - 'headers', p_idempotency_key) s;
+  end if;
+end $$;
+
+-- The key that makes a slot happen once, whoever asks for it: schedulers, a backfill, a schedule that was deleted and made again.
+create or replace function absurd.slot_key(p_schedule_name text, p_slot timestamptz) returns text
+language sql immutable parallel safe as $$
+  select 'schedule:' || p_schedule_name || ':' || absurd.slot_text(p_slot)
+$$;
+
+-- Fires a schedule whose next slot, p_slot, is due: for each of p_slots (none, when all were missed for good), and moves it on to
+-- p_next_slot (null: there is none, it ends). One transaction under the row's lock, and void unless p_revision and p_slot still stand:
+-- however many schedulers there are, and wherever one dies, each slot fires once.
+-- Status: fired, skipped (nothing was to be started), failed (the message says why; the slot is over all the same), early (not due by the
+-- database's clock), stale (decided by others, changed, paused or gone), busy (somebody holds a lock; ask again).
+create or replace function absurd.fire_schedule(
+  p_schedule_name text, p_revision integer, p_slot timestamptz, p_slots timestamptz[], p_next_slot timestamptz, p_next_due timestamptz)
+returns table (status text, message text)
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v absurd.schedules;
+  v_outcome absurd.schedules;
+begin
+  -- A look without locks first: of many schedulers most come too late.
+  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name;
+  if v.revision is distinct from p_revision or v.next_slot is distinct from p_slot or v.paused_at is not null then
+    return query select 'stale', null::text;
+    return;
+  elsif v.due_at > v_now or exists (select from unnest(p_slots) as u(slot) where u.slot > v_now) then
+    return query select 'early', null::text;
+    return;
+  end if;
+  v := absurd.lock_schedule(p_schedule_name, false);
+  if v.schedule_name is null then
+    return query select 'busy', null::text;
+    return;
+  elsif v.revision <> p_revision or v.next_slot is distinct from p_slot or v.paused_at is not null then
+    return query select 'stale', null::text;
+    return;
+  end if;
+  v_outcome := absurd.run_slots(v, p_slots);
+  update absurd.schedules s
+  set next_slot = p_next_slot, due_at = p_next_due, ended_at = case when p_next_slot is null then v_now end, problem = null,
+    last_slot = v_outcome.last_slot, last_task_id = v_outcome.last_task_id, active_task_ids = v_outcome.active_task_ids,
+    fired_count = v_outcome.fired_count,
+    last_fired_at = case when v_outcome.fired_count > v.fired_count then v_now else s.last_fired_at end,
+    last_error = coalesce(v_outcome.problem, s.last_error),
+    last_error_at = case when v_outcome.problem is not null then v_now else s.last_error_at end
+  where s.schedule_name = p_schedule_name;
+  return query select
+    case when v_outcome.problem is not null then 'failed' when v_outcome.fired_count > v.fired_count then 'fired' else 'skipped' end,
+    v_outcome.problem;
+end $$;
+
+-- Runs slots of a schedule, in order, all or none, and returns the row as it is afterwards; problem says what went wrong.
+create or replace function absurd.run_slots(p_schedule absurd.schedules, p_slots timestamptz[]) returns absurd.schedules
+language plpgsql volatile as $$
+declare
+  v absurd.schedules := p_schedule;
+  v_slot timestamptz;
+  v_item record;
+begin
+  v.problem := null;
+  v.active_task_ids := array(
+    select t.task_id from absurd.tasks t where t.task_id = any (v.active_task_ids) and t.outcome is null order by t.task_id);
+  foreach v_slot in array p_slots loop
+    continue when v.overlap = 'skip' and v.active_task_ids <> '{}';
+    for v_item in select * from absurd.run_schedule(v, v_slot, absurd.slot_key(v.schedule_name, v_slot)) loop
+      if v_item.problem is not null then
+        raise exception '%', v_item.problem using errcode = 'AB012';
+      end if;
+      v.last_task_id := coalesce(v_item.task_id, v.last_task_id);
+      if v.overlap = 'skip' and v_item.task_id is not null then
+        v.active_task_ids := v.active_task_ids || v_item.task_id;
+      end if;
+    end loop;
+    v.last_slot := v_slot;
+    v.fired_count := v.fired_count + 1;
+  end loop;
+  return v;
+exception
+  -- A fault of the moment is no fault of the schedule: the whole firing is undone and asked for again.
+  when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention then
+    raise;
+  when others then
+    p_schedule.problem := sqlerrm;
+    return p_schedule;
+end $$;
+
+-- Writes down the first slot that a scheduler has computed for a schedule that has none (null: there is none, it ends), or why it
+-- cannot. Void, and false, unless p_revision and p_slot (its next slot, null at first) still stand or while somebody holds the row.
+create or replace function absurd.plan_schedule(
+  p_schedule_name text, p_revision integer, p_slot timestamptz, p_next_slot timestamptz, p_next_due timestamptz, p_problem text)
+returns boolean
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  perform from absurd.schedules s
+  where s.schedule_name = p_schedule_name and s.revision = p_revision and s.next_slot is not distinct from p_slot and s.ended_at is null
+  for update skip locked;
+  if not found then
+    return false;
+  elsif p_problem is not null then
+    update absurd.schedules s set problem = p_problem, last_error = p_problem, last_error_at = v_now
+    where s.schedule_name = p_schedule_name and s.problem is distinct from p_problem;
+  else
+    update absurd.schedules s
+    set next_slot = p_next_slot, due_at = p_next_due, problem = null, ended_at = case when p_next_slot is null then v_now end
+    where s.schedule_name = p_schedule_name;
+  end if;
+  return true;
+end $$;
+
+-- Stops a schedule until resume_schedule. Nothing happens if it is paused.
+create or replace function absurd.pause_schedule(p_schedule_name text) returns void
+language plpgsql volatile as $$
+declare
+  v absurd.schedules;
+begin
+  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+  perform absurd.require_schedule(v, p_schedule_name);
+  if v.paused_at is null then
+    update absurd.schedules s set paused_at = absurd.current_time(), revision = s.revision + 1 where s.schedule_name = p_schedule_name;
+    perform absurd.notify_schedulers(p_schedule_name);
+  end if;
+end $$;
+
+-- Lets a paused schedule go on with its next slot from now on; those of the pause are left out. Nothing happens if it is not paused.
+create or replace function absurd.resume_schedule(p_schedule_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v absurd.schedules;
+begin
+  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+  perform absurd.require_schedule(v, p_schedule_name);
+  if v.paused_at is not null then
+    update absurd.schedules s
+    set paused_at = null, revision = s.revision + 1, plan_after = greatest(s.plan_after, v_now),
+      next_slot = case when s.next_slot > v_now then s.next_slot end, due_at = case when s.next_slot > v_now then s.due_at end
+    where s.schedule_name = p_schedule_name;
+    perform absurd.notify_schedulers(p_schedule_name);
+  end if;
+end $$;
+
+-- Runs a schedule now, out of its turn, whatever its slots, pause and overlap say. One row per task that it spawned; for an event one
+-- per subscriber, without a task if there is none.
+create or replace function absurd.trigger_schedule(p_schedule_name text)
+returns table (task_id uuid, run_id uuid, event_seq bigint)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v absurd.schedules := absurd.lock_schedule(p_schedule_name, true);
+  v_item record;
+begin
+  perform absurd.require_schedule(v, p_schedule_name);
+  for v_item in select * from absurd.run_schedule(v, v_now, null) loop
+    if v_item.problem is not null then
+      raise exception 'schedule "%": %', p_schedule_name, v_item.problem using errcode = 'AB012';
+    end if;
+    update absurd.schedules s
+    set last_fired_at = v_now, last_task_id = coalesce(v_item.task_id, s.last_task_id),
+      active_task_ids = case when s.overlap = 'skip' and v_item.task_id is not null then s.active_task_ids || v_item.task_id
+        else s.active_task_ids end
+    where s.schedule_name = p_schedule_name;
+    return query select v_item.task_id, v_item.run_id, v_item.event_seq;
+  end loop;
+end $$;
+
+-- Runs past slots of a schedule, whatever its pause and overlap say; those that have been run are left out. How many were run.
+-- The slots were computed for p_revision; a schedule that has changed meanwhile is refused.
+create or replace function absurd.backfill_schedule(p_schedule_name text, p_revision integer, p_slots timestamptz[]) returns integer
+language plpgsql volatile as $$
+declare
+  v absurd.schedules := absurd.lock_schedule(p_schedule_name, true);
+  v_slot timestamptz;
+  v_problem text;
+  v_created boolean;
+  v_count integer := 0;
+begin
+  perform absurd.require_schedule(v, p_schedule_name);
+  if v.revision <> p_revision then
+    raise exception 'schedule "%" was changed meanwhile; nothing was run', p_schedule_name
+      using errcode = 'AB021', hint = 'Repeat the call.';
+  elsif exists (select from unnest(p_slots) as u(slot) where u.slot > absurd.current_time()) then
+    raise exception 'schedule "%": a backfill runs past slots only', p_schedule_name using errcode = 'AB012';
+  end if;
+  for v_slot in select distinct u.slot from unnest(p_slots) as u(slot) order by 1 loop
+    select max(r.problem), coalesce(bool_or(r.created), false) into v_problem, v_created
+    from absurd.run_schedule(v, v_slot, absurd.slot_key(p_schedule_name, v_slot)) r;
+    if v_problem is not null then
+      raise exception 'schedule "%": %', p_schedule_name, v_problem using errcode = 'AB012';
+    end if;
+    v_count := v_count + v_created::integer;
+  end loop;
+  return v_count;
+end $$;
+
+-- Deletes a schedule; false if there was none. Its tasks stay.
+create or replace function absurd.delete_schedule(p_schedule_name text) returns boolean
+language plpgsql volatile as $$
+begin
+  delete from absurd.schedules s where s.schedule_name = p_schedule_name;
+  if not found then
+    return false;
+  end if;
+  perform absurd.notify_schedulers(p_schedule_name);
+  return true;
+end $$;
 
 -- functions/tokens.sql
 
@@ -3880,5 +4516,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:1c35c447e5d00bdd';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:4c6f8a0d5b29288c';
 commit;

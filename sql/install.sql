@@ -12,6 +12,7 @@ begin;
 -- Tables: what is decided by people
 \ir tables/schema_version.sql     \\ -- the version of the schema, one row
 \ir tables/queues.sql             \\ -- queues with policy, limits, retention
+\ir tables/schedules.sql          \\ -- schedules: what starts when
 
 -- Tables: tasks, and the queue of their live attempts
 \ir tables/types.sql              \\ -- composite types that functions pass to each other
@@ -68,6 +69,7 @@ begin;
 \ir functions/subscriptions.sql   \\ -- who is started by an event
 \ir functions/emit.sql            \\ -- events, their waiters and subscribers
 \ir functions/results.sql         \\ -- state, result and failure of a task
+\ir functions/schedules.sql       \\ -- schedules: what starts when, fired once
 \ir functions/tokens.sql          \\ -- resume tokens: made, read, used
 
 -- Functions: upkeep

@@ -40,6 +40,7 @@ begin
   delete from absurd.attempts a where a.queue_name = p_queue_name
     or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  delete from absurd.schedules s where s.queue_name = p_queue_name;
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
   delete from absurd.subscriptions s where s.queue_name = p_queue_name;
   delete from absurd.event_keys k where k.queue_name = p_queue_name;
