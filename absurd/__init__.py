@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from absurd.client import Absurd, AsyncAbsurd, AsyncTaskHandle, TaskHandle
-    from absurd.context import AsyncContext, ChildTask, Context, get_current_context
+    from absurd.context import AsyncContext, ChildTask, Context, Token, get_current_context
     from absurd.errors import (
         AbsurdError,
         ConfigurationError,
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
         TaskFailedError,
         TaskNotFoundError,
         TimeoutError,
+        TokenError,
         ValidationError,
     )
     from absurd.listeners import AsyncEventListener, EventListener, Principal, Result
+    from absurd.queries.tokens import TokenInfo
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {
     "client": ("Absurd", "AsyncAbsurd", "AsyncTaskHandle", "TaskHandle"),
-    "context": ("AsyncContext", "ChildTask", "Context", "get_current_context"),
+    "context": ("AsyncContext", "ChildTask", "Context", "Token", "get_current_context"),
     "errors": (
         "AbsurdError",
         "ConfigurationError",
@@ -55,9 +57,11 @@ _HOMES = {
         "TaskFailedError",
         "TaskNotFoundError",
         "TimeoutError",
+        "TokenError",
         "ValidationError",
     ),
     "listeners": ("AsyncEventListener", "EventListener", "Principal", "Result"),
+    "queries.tokens": ("TokenInfo",),
     "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -98,6 +102,9 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "TimeoutError",
+    "Token",
+    "TokenError",
+    "TokenInfo",
     "ValidationError",
     "get_current_context",
 ]

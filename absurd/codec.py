@@ -31,8 +31,10 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-# An integer that may not fit into 64 bits has at least this many digits.
+# An integer that may not fit into 64 bits has at least this many digits. One that long shows at every 19th place, which is seven
+# times as fast to look at.
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
+_DIGIT = re.compile(r"[0-9]")
 # A reader's depth limit: deeper values would be stored but could not be read back by every client.
 _MAX_DEPTH = 200
 
@@ -59,7 +61,7 @@ def encode(value: Any, what: str) -> str:
 
 def decode(text: str) -> Any:
     """The value of a JSON text, with integers of any size."""
-    if _LONG_NUMBER.search(text):
+    if _DIGIT.search(text[18::19]) and _LONG_NUMBER.search(text):
         return json.loads(text)
     try:
         return orjson.loads(text)
@@ -191,6 +193,15 @@ class TypedCodec:
     def load(self, value: Any, what: str) -> Any:  # noqa: D102
         return self.decode(encode(value, what), what)
 
+    def json_schema(self) -> Any:
+        """The JSON Schema of values of the type; raises ``SerializationError`` if it has none."""
+        from pydantic import PydanticUserError
+
+        try:
+            return self._adapter.json_schema()
+        except PydanticUserError as error:
+            raise SerializationError(f"type {self._name} has no JSON Schema: {error.message}") from None
+
 
 PLAIN = PlainCodec()
 _PLAIN_TYPES = (Any, object, dict, list, str, int, float, bool, None, type(None), typing.Mapping, Mapping)
@@ -202,8 +213,11 @@ _MARKERS: tuple[Any, Any] = (typing.Required, typing.NotRequired)
 
 def codec_for(declared: Any) -> Codec:
     """The codec for a declared type; plain JSON for ``Any``, ``dict``, ``list`` and the like."""
-    if _is_plain(declared):
-        return PLAIN
+    return PLAIN if _is_plain(declared) else typed_codec(declared)
+
+
+def typed_codec(declared: Any) -> TypedCodec:
+    """The codec for a declared type that checks it, also if it is a plain one such as ``bool``."""
     try:
         return _typed_codec(declared)
     except TypeError:  # unhashable annotation, such as Annotated[..., [..]]
@@ -220,11 +234,11 @@ def _is_plain(declared: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _typed_codec(declared: Any) -> Codec:
+def _typed_codec(declared: Any) -> TypedCodec:
     return _make_typed_codec(declared)
 
 
-def _make_typed_codec(declared: Any) -> Codec:
+def _make_typed_codec(declared: Any) -> TypedCodec:
     from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
     try:

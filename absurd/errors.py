@@ -45,6 +45,22 @@ class TaskNotFoundError(AbsurdError):
     """No task of that id exists."""
 
 
+class TokenError(AbsurdError):
+    """A token cannot be used. ``reason``: ``unknown``, ``used``, ``expired``, or ``ended`` when its task has."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ScheduleNotFoundError(AbsurdError):
+    """No schedule of that name exists."""
+
+
+class ScheduleConflictError(AbsurdError):
+    """A schedule of that name exists with another definition or owner, or was changed meanwhile."""
+
+
 class InvalidOptionError(ConfigurationError, ValueError):
     """An option of a task or queue is out of its range or of the wrong type."""
 

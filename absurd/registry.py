@@ -57,6 +57,10 @@ class Registry:
         self.around_execution: list[Callable[..., Any]] = []
         # Of the whole application: what neither a spawn nor its task's definition says.
         self.defaults = SpawnOptions()
+        # What absurd.triggers.declared makes of the application's triggers, by name.
+        self.triggers: dict[str, Any] = {}
+        # The address under which the routes of absurd.web are reached, for links.
+        self.public_url: str | None = None
 
     def register(
         self, handler: Handler, name: str | None, defaults: SpawnOptions, no_retry_on: tuple[type[BaseException], ...] = ()

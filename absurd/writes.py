@@ -1,4 +1,4 @@
-"""What a running task asks the writer for: one dataclass per kind, and who holds the run that asks.
+"""What a running task asks the writer for: one named tuple per kind, and who holds the run that asks.
 
 Each write is answered by a ``WriteResult`` through a future; the writer sends everything that is pending as one transaction.
 """
@@ -6,16 +6,14 @@ Each write is answered by a ``WriteResult`` through a future; the writer sends e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from absurd.types import SpawnRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """The fence of a run: nobody but the holder of this epoch may write for it."""
 
     queue_name: str
@@ -24,8 +22,7 @@ class Holder:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecordCheckpoint:
+class RecordCheckpoint(NamedTuple):
     """A step is done; ``state`` is JSON text."""
 
     holder: Holder
@@ -34,25 +31,26 @@ class RecordCheckpoint:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One awaited thing: an event of a queue after ``since``, or the end of a task."""
+class Wait(NamedTuple):
+    """One awaited thing: an event of a queue after ``since``, the end of a task, or the answer to a token of the same task."""
 
     step_name: str
     event_queue: str | None = None
     event_name: str | None = None
     since: int | None = None
     task_id: UUID | None = None
+    token_id: UUID | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The form that the SQL functions take."""
         if self.task_id is not None:
             return {"step": self.step_name, "task": str(self.task_id)}
+        if self.token_id is not None:
+            return {"step": self.step_name, "token": str(self.token_id)}
         return {"step": self.step_name, "queue": self.event_queue, "event": self.event_name, "since": self.since}
 
 
-@dataclass(frozen=True, slots=True)
-class CheckWaits:
+class CheckWaits(NamedTuple):
     """Is the wait over already? ``needed`` of ``waits`` have to arrive."""
 
     holder: Holder
@@ -61,12 +59,11 @@ class CheckWaits:
     waits: Sequence[Wait]
 
 
-@dataclass(frozen=True, slots=True)
-class Suspend:
+class Suspend(NamedTuple):
     """Put the run to sleep until its time or its arrivals, whichever is first.
 
-    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes: ``wake_at``, or now plus
-    ``timeout`` seconds.
+    ``timer_step`` and ``timer_kind`` (sleep, timeout) say what to record when the time passes: the earlier of ``wake_at`` and
+    now plus ``timeout`` seconds.
     """
 
     holder: Holder
@@ -79,8 +76,7 @@ class Suspend:
     timer_kind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnChildren:
+class SpawnChildren(NamedTuple):
     """Spawn tasks and record who they are as one step of the parent."""
 
     holder: Holder
@@ -89,8 +85,20 @@ class SpawnChildren:
     requests: Sequence[SpawnRequest]
 
 
-@dataclass(frozen=True, slots=True)
-class EmitEvent:
+class CreateToken(NamedTuple):
+    """Make a token and record it as a step; ``timeout`` in seconds, ``json_schema`` is JSON text."""
+
+    holder: Holder
+    step_name: str
+    position: int
+    token_name: str
+    timeout: float | None
+    title: str | None
+    description: str | None
+    json_schema: str | None
+
+
+class EmitEvent(NamedTuple):
     """Emit an event and record that as a step; ``payload`` is JSON text."""
 
     holder: Holder
@@ -101,24 +109,21 @@ class EmitEvent:
     payload: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendLease:
+class ExtendLease(NamedTuple):
     """Renew the lease now, for ``seconds``."""
 
     holder: Holder
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(NamedTuple):
     """The handler returned; ``result`` is JSON text."""
 
     holder: Holder
     result: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(NamedTuple):
     """The handler raised; ``failure`` is JSON text."""
 
     holder: Holder
@@ -127,8 +132,7 @@ class Fail:
     retry_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """Hand the run back without charging an attempt, after ``delay`` seconds; ``note`` says why."""
 
     holder: Holder
@@ -136,15 +140,17 @@ class Release:
     note: str | None = None
 
 
-Write = RecordCheckpoint | CheckWaits | Suspend | SpawnChildren | EmitEvent | ExtendLease | Complete | Fail | Release
+Write = (
+    RecordCheckpoint | CheckWaits | Suspend | SpawnChildren | CreateToken | EmitEvent | ExtendLease | Complete | Fail | Release
+)
 ENDINGS = (Complete, Fail, Suspend, Release)
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
+class WriteResult(NamedTuple):
     """How a write went; ``detail`` depends on its kind.
 
-    ``ok``, ``lost``, ``cancelled``; ``waiting`` (nothing decided yet); ``no_queue``, ``no_task``, ``invalid``, ``too_large``.
+    ``ok``, ``lost``, ``cancelled``; ``waiting`` (nothing decided yet); ``no_queue``, ``no_task``, ``no_token``, ``invalid``,
+    ``too_large``.
     """
 
     status: str

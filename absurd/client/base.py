@@ -13,12 +13,11 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from absurd.client.keywords import TaskDefaults, default_options, exception_types
-from absurd.codec import PLAIN, Codec, encode
+from absurd.codec import PLAIN, Codec
+from absurd.context.tokens import check_public_url
 from absurd.db.connect import connection_arguments
 from absurd.errors import AbsurdError, ConfigurationError, InvalidOptionError, TaskNotFoundError
 from absurd.location import database_url
-from absurd.queries.events import append_event
-from absurd.queries.query import Query
 from absurd.registry import Registry, check_name
 from absurd.spawning import check_headers, check_queue_name, make_request, make_requests, options_json
 from absurd.types import DEFAULT_QUEUE, RetryStrategy, SpawnOptions, SpawnRequest
@@ -43,6 +42,7 @@ class BaseClient:
         default_max_attempts: int | None = None,
         default_retry: Retry = None,
         pool_size: int = 10,
+        public_url: str | None = None,
     ) -> None:
         """Makes an application.
 
@@ -53,12 +53,15 @@ class BaseClient:
             default_max_attempts: for tasks that say nothing of their own; 5 otherwise.
             default_retry: likewise; exponential from 1 s up to 5 minutes otherwise.
             pool_size: the number of connections that this client uses at the same time, at most.
+            public_url: where people reach the server with the routes of ``absurd.web``, like ``https://example.com``, for the
+                links of tokens; otherwise ``ABSURD_PUBLIC_URL``.
 
         Raises:
             ConfigurationError: one of them cannot be used.
         """
         self.queue_name = check_queue_name(queue_name)
         self.registry = Registry()
+        self.registry.public_url = None if public_url is None else check_public_url(public_url)
         self.registry.defaults = SpawnOptions(max_attempts=default_max_attempts, retry=default_retry)
         options_json(self.registry.defaults)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
@@ -193,11 +196,6 @@ class BaseClient:
     def _result_codec(self, task: Any) -> Codec:
         definition = self.registry.find(task)
         return PLAIN if definition is None else definition.result
-
-    def _append_event(self, name: str, payload: Any, queue: str | None) -> Query[int]:
-        check_name("event name", name)
-        text = None if payload is None else encode(payload, f'payload of event "{name}"')
-        return append_event(self._queue(queue), name, text)
 
     def _queue(self, name: str | None) -> str:
         return self.queue_name if name is None else check_queue_name(name)

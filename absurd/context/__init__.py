@@ -7,5 +7,16 @@ from absurd.context.base import BaseContext, Port, get_current_context, set_curr
 from absurd.context.children import ChildTask
 from absurd.context.core import Core
 from absurd.context.sync import Context
+from absurd.context.tokens import Token
 
-__all__ = ["AsyncContext", "BaseContext", "ChildTask", "Context", "Core", "Port", "get_current_context", "set_current_context"]
+__all__ = [
+    "AsyncContext",
+    "BaseContext",
+    "ChildTask",
+    "Context",
+    "Core",
+    "Port",
+    "Token",
+    "get_current_context",
+    "set_current_context",
+]

@@ -16,19 +16,17 @@ from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, ret
 from absurd.context.durations import check_moment, check_seconds, check_timeout
 from absurd.context.history import History, parse_checkpoints
 from absurd.context.ops import SETTLE, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Transact
+from absurd.context.refusals import raise_missing, raise_refusal
 from absurd.db.patience import Patience
 from absurd.errors import (
-    AbsurdError,
     ContextError,
     InvalidOptionError,
     NonRetryableError,
     PayloadTooLargeError,
-    QueueNotFoundError,
     RunCancelled,
     RunInterrupted,
     RunLost,
     RunSuspended,
-    TaskNotFoundError,
     TimeoutError,  # noqa: A004
 )
 from absurd.registry import check_name
@@ -42,6 +40,7 @@ from absurd.writes import (
     SpawnChildren,
     Suspend,
     Wait,
+    Write,
     WriteResult,
 )
 
@@ -57,7 +56,7 @@ class Core:
     def __init__(self, run: ClaimedRun, *, max_payload_bytes: int, strict: bool = False) -> None:
         self.run = run
         self.holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
-        self.history = History(run.checkpoints, run.checkpoint_count, task=f'task "{run.task_name}" {run.task_id}', strict=strict)
+        self.history = History(run.checkpoints, run.checkpoint_count, task=run, strict=strict)
         self.max_payload_bytes = max_payload_bytes
         self.suspension: Suspend | None = None
         self.interruption: RunInterrupted | None = None
@@ -85,7 +84,9 @@ class Core:
 
     def _recall(self, name: str, position: int) -> Generator[Op, Any, Checkpoint | None]:
         """The recorded effect of that name, if there is one; a long history is fetched as far as needed."""
-        found = yield from self._peek(name)
+        found = self.history.find(name)
+        if found is None and self.history.incomplete:
+            found = yield from self._peek(name)
         if found is None:
             self.history.go_live(name, position)
         else:
@@ -272,8 +273,22 @@ class Core:
         by_id = {unique[index]: checkpoint.state for index, checkpoint in arrivals}
         return [by_id[task_id] for task_id in task_ids]
 
+    def await_token(self, token_id: uuid.UUID, name: str, timeout: float | None, expires_at: datetime | None) -> Steps:
+        """``ctx.await_token``: the answer. The SQL function ``token_status`` knows this step by its name."""
+        key, position = self._next(f"{RESERVED}await_token:{token_id}:{name}")
+        wait = Wait(key, token_id=token_id)
+        (arrival,) = yield from self._wait(key, position, [wait], 1, timeout, f'an answer to token "{name}"', expires_at)
+        return arrival[1].state
+
     def _wait(
-        self, key: str, position: int, waits: list[Wait], needed: int, timeout: float | None, what: str
+        self,
+        key: str,
+        position: int,
+        waits: list[Wait],
+        needed: int,
+        timeout: float | None,
+        what: str,
+        until: datetime | None = None,
     ) -> Generator[Op, Any, list[tuple[int, Checkpoint]]]:
         """The first ``needed`` arrivals, as pairs of index and checkpoint; suspends the run until they are there.
 
@@ -284,9 +299,8 @@ class Core:
         if over is not None and over.kind == "timeout":
             self.history.replay(over, position)
             self.history.drop(wait.step_name for wait in waits if not single)
-            raise TimeoutError(
-                f"{what} did not come within {timeout} s" if timeout is not None else f"{what} did not come in time"
-            )
+            within = f"within {timeout} s" if timeout is not None else "in time"
+            raise TimeoutError(f"{what} did not come {within}")
         found = {}
         for index, wait in enumerate(waits):
             checkpoint = yield from self._peek(wait.step_name)
@@ -297,12 +311,12 @@ class Core:
         if len(found) < needed:
             # What has come stays: a new attempt waits for the rest only, for an event may have been cleaned up meanwhile.
             rest = [wait for index, wait in enumerate(waits) if index not in found]
-            arrivals = yield from self._arrivals(key, position, rest, needed - len(found), timeout, what)
+            arrivals = yield from self._arrivals(key, position, rest, needed - len(found), timeout, what, until)
             found |= {index: arrivals[wait.step_name] for index, wait in enumerate(waits) if wait.step_name in arrivals}
         return sorted(found.items())[:needed]
 
     def _arrivals(
-        self, key: str, position: int, waits: list[Wait], needed: int, timeout: float | None, what: str
+        self, key: str, position: int, waits: list[Wait], needed: int, timeout: float | None, what: str, until: datetime | None
     ) -> Generator[Op, Any, dict[str, Checkpoint]]:
         """Arrivals that are there already, by step name; else the run is suspended."""
         self.history.go_live(key, position)
@@ -312,9 +326,9 @@ class Core:
             arrivals = {c.step_name: c for c in parse_checkpoints(answer.detail)}
             self.history.add(arrivals.values())
             return arrivals
-        _raise_missing(answer, waits)
+        raise_missing(answer, waits)
         self._suspend(
-            Suspend(self.holder, position, needed, waits, timeout=timeout, timer_step=key, timer_kind="timeout"),
+            Suspend(self.holder, position, needed, waits, until, timeout, timer_step=key, timer_kind="timeout"),
             f"wait for {what}",
         )
         raise AssertionError("unreachable: a suspension raises")
@@ -332,17 +346,21 @@ class Core:
 
     # -- spawns, emits, heartbeat -------------------------------------------------------------------------------------------
 
-    def spawn(self, base: str, make_requests: Callable[[], Sequence[SpawnRequest]]) -> Steps:
-        """``ctx.spawn`` and ``ctx.spawn_many``: what was recorded of each child, ``{"task_id", "run_id", "created"}``."""
-        key, position = self._next(f"{RESERVED}spawn:{base}")
+    def ask_once(self, base: str, make: Callable[[str, int], Write]) -> Steps:
+        """An effect that the database makes and records in one transaction: what it recorded."""
+        key, position = self._next(f"{RESERVED}{base}")
         recorded = yield from self._recall(key, position)
         if recorded is not None:
             return recorded.state
-        requests = make_requests()
+        write = make(key, position)
         yield SETTLE
-        answer = self.check((yield Ask(SpawnChildren(self.holder, key, position, requests))))
-        _raise_refusal(answer)
-        return PLAIN.decode(answer.detail, "children")
+        answer = self.check((yield Ask(write)))
+        raise_refusal(answer)
+        return PLAIN.decode(answer.detail, base)
+
+    def spawn(self, base: str, make_requests: Callable[[], Sequence[SpawnRequest]]) -> Steps:
+        """``ctx.spawn`` and ``ctx.spawn_many``: what was recorded of each child, ``{"task_id", "run_id", "created"}``."""
+        return self.ask_once(f"spawn:{base}", lambda key, place: SpawnChildren(self.holder, key, place, make_requests()))
 
     def emit_event(self, name: str, payload: Any, queue: str | None) -> Steps:
         """``ctx.emit_event``."""
@@ -354,7 +372,7 @@ class Core:
         yield SETTLE
         event_queue = self._queue(queue)
         answer = self.check((yield Ask(EmitEvent(self.holder, key, position, event_queue, name, text))))
-        _raise_refusal(answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue')
+        raise_refusal(answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue')
 
     def heartbeat(self, seconds: float) -> Steps:
         """``ctx.heartbeat``."""
@@ -373,23 +391,3 @@ def _check_since(since: object) -> int | None:
     if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
         raise InvalidOptionError(f"since must be the seq of an event, not {since!r}")
     return since
-
-
-def _raise_missing(answer: WriteResult, waits: Sequence[Wait]) -> None:
-    if answer.status == "no_queue":
-        names = sorted({w.event_queue for w in waits if w.event_queue})
-        raise QueueNotFoundError(f"one of the queues {names} does not exist; create it with absurdctl create-queue")
-    if answer.status == "no_task":
-        raise TaskNotFoundError(f"one of the tasks {[str(w.task_id) for w in waits]} does not exist")
-
-
-def _raise_refusal(answer: WriteResult, no_queue: str | None = None) -> None:
-    if answer.status == "ok":
-        return
-    message = answer.detail or no_queue or answer.status
-    kinds: dict[str, type[AbsurdError]] = {
-        "no_queue": QueueNotFoundError,
-        "too_large": PayloadTooLargeError,
-        "invalid": InvalidOptionError,
-    }
-    raise kinds.get(answer.status, AbsurdError)(no_queue if answer.status == "no_queue" and no_queue else str(message))

@@ -11,6 +11,7 @@ from uuid import UUID
 from absurd.context.children import ChildTask, as_task_id, children, request_maker
 from absurd.context.outcomes import event_of, outcome_value, outcome_values
 from absurd.context.sync_shell import SyncShell
+from absurd.context.tokens import Token, await_token, create_token
 from absurd.types import Cancellation, Event, RetryStrategy, SpawnOptions
 
 P = ParamSpec("P")
@@ -160,6 +161,82 @@ class Context(SyncShell):
         """Suspends the task until all of several events are there; returns their payloads by name."""
         found = self._drive(self._core.await_events(names, len(names), timeout, queue))
         return {names[index]: checkpoint.state for index, checkpoint in found}
+
+    @overload
+    def create_token(
+        self,
+        name: str = "token",
+        *,
+        timeout: float | timedelta | str | None = None,
+        type: type[T],
+        title: str | None = None,
+        description: str | None = None,
+        url: str | None = None,
+    ) -> Token[T]: ...
+
+    @overload
+    def create_token(
+        self,
+        name: str = "token",
+        *,
+        timeout: float | timedelta | str | None = None,
+        type: Any = None,
+        title: str | None = None,
+        description: str | None = None,
+        url: str | None = None,
+    ) -> Token[Any]: ...
+
+    def create_token(
+        self,
+        name: str = "token",
+        *,
+        timeout: float | timedelta | str | None = None,
+        type: Any = None,  # noqa: A002
+        title: str | None = None,
+        description: str | None = None,
+        url: str | None = None,
+    ) -> Token[Any]:
+        """Makes a token, once: whoever gets its ``url`` (a page for people) or its ``secret`` may answer it, once.
+
+        Args:
+            name: of the token, for people; one that is used again becomes another token.
+            timeout: seconds, or a text like ``"3d"``, after which no answer is taken any more; otherwise it never expires.
+            type: what an answer must be (``bool``, a ``Literal``, an enum, a dataclass, a pydantic model, …). An answer that
+                does not fit is refused, with the reason, and the token stays open. Otherwise any JSON.
+            title: what the page asks.
+            description: more text on the page; its line breaks are kept.
+            url: the public address of the server with ``absurd.web``, if neither ``Absurd(public_url=…)`` nor
+                ``ABSURD_PUBLIC_URL`` says it.
+
+        Raises:
+            InvalidOptionError, SerializationError, PayloadTooLargeError: an argument cannot be used.
+
+        Example::
+
+            token = ctx.create_token("approval", timeout="3d", type=bool, title=f"Refund {amount} €?")
+            ctx.step("mail", send_mail, manager, token.url)
+            approved = ctx.await_token(token)
+        """
+        base_url = url if url is not None else self._port.registry.public_url
+        made: Token[Any] = self._drive(create_token(self._core, name, timeout, type, title, description, base_url))
+        return made
+
+    def await_token(self, token: Token[T], timeout: float | timedelta | str | None = None) -> T:
+        """Suspends the task until a token of its own has been answered, also before the wait, and returns the answer.
+
+        Awaited again it returns the same answer.
+
+        Args:
+            token: what ``create_token`` returned.
+            timeout: seconds, or a text like ``"1d"``, to wait this time, if that ends before the token expires: to remind
+                somebody, and wait again.
+
+        Raises:
+            TimeoutError: no answer came before the token expired, or within ``timeout``; that holds on every replay.
+            ValidationError: the answer came by a way that does not look at the token's type, such as plain SQL, and does not fit.
+        """
+        answer: T = self._drive(await_token(self._core, token, timeout))
+        return answer
 
     # -- other tasks and events ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,12 +25,14 @@ from absurd.db import connect_async, run_async, send, translate
 from absurd.errors import AbsurdError, DatabaseUnavailableError, RunLost
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
+from absurd.queries.tokens import create_token
 from absurd.queries.workers import set_lock_timeout
 from absurd.types import ClaimedRun
 from absurd.writes import (
     ENDINGS,
     CheckWaits,
     Complete,
+    CreateToken,
     EmitEvent,
     ExtendLease,
     Fail,
@@ -74,10 +76,14 @@ _KINDS: tuple[tuple[type[Write], Callable[[Any], Query[list[WriteResult]]]], ...
     (Fail, queries.fail_runs),
     (Release, queries.release_runs),
     (SpawnChildren, queries.spawn_children),
+    (CreateToken, create_token),
     (EmitEvent, queries.emit_events),
     (CheckWaits, queries.check_waits),
     (Suspend, queries.suspend_runs),
 )
+
+# Their queries take a single item.
+_ONE_BY_ONE = (SpawnChildren, CreateToken)
 
 
 @dataclass(slots=True)
@@ -245,9 +251,12 @@ class Writer:
     ) -> tuple[list[WriteResult], list[ClaimedRun]]:
         """One transaction for a batch; the answers in the order of the items."""
         plan: list[tuple[Query[Any], list[int]]] = []
+        found_places: defaultdict[type[Write], list[int]] = defaultdict(list)
+        for place, item in enumerate(items):
+            found_places[type(item.write)].append(place)
         for kind, make in _KINDS:
-            places = [place for place, item in enumerate(items) if type(item.write) is kind]
-            if kind is SpawnChildren:
+            places = found_places[kind]
+            if kind in _ONE_BY_ONE:
                 plan += [(make(items[place].write), [place]) for place in places]
             elif places:
                 plan.append((make([items[place].write for place in places]), places))
