@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from absurd.client import Absurd, AsyncAbsurd, AsyncTaskHandle, TaskHandle
     from absurd.context import AsyncContext, ChildTask, Context, Token, get_current_context
+    from absurd.dispatcher import AsyncEventDispatcher, EventDispatcher
     from absurd.errors import (
         AbsurdError,
         ConfigurationError,
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from absurd.listeners import AsyncEventListener, EventListener, Principal, Result
+    from absurd.queries.events import Dispatch, DispatchedTask
+    from absurd.queries.subscriptions import Subscription
     from absurd.queries.tokens import TokenInfo
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {
     "client": ("Absurd", "AsyncAbsurd", "AsyncTaskHandle", "TaskHandle"),
     "context": ("AsyncContext", "ChildTask", "Context", "Token", "get_current_context"),
+    "dispatcher": ("AsyncEventDispatcher", "EventDispatcher"),
     "errors": (
         "AbsurdError",
         "ConfigurationError",
@@ -62,6 +66,8 @@ _HOMES = {
     ),
     "listeners": ("AsyncEventListener", "EventListener", "Principal", "Result"),
     "queries.tokens": ("TokenInfo",),
+    "queries.events": ("Dispatch", "DispatchedTask"),
+    "queries.subscriptions": ("Subscription",),
     "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -71,6 +77,7 @@ __all__ = [
     "AbsurdError",
     "AsyncAbsurd",
     "AsyncContext",
+    "AsyncEventDispatcher",
     "AsyncEventListener",
     "AsyncTaskHandle",
     "Cancellation",
@@ -80,8 +87,11 @@ __all__ = [
     "ContextError",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "Dispatch",
+    "DispatchedTask",
     "EmbeddedPostgresError",
     "Event",
+    "EventDispatcher",
     "EventListener",
     "InvalidOptionError",
     "Json",
@@ -95,6 +105,7 @@ __all__ = [
     "SchemaError",
     "SerializationError",
     "SpawnOptions",
+    "Subscription",
     "TaskCancelledError",
     "TaskFailedError",
     "TaskHandle",

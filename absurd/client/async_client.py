@@ -197,12 +197,6 @@ class AsyncAbsurd(
             self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
         )
 
-    # Events
-
-    async def emit_event(self, name: str, payload: Any = None, *, queue: str | None = None, conn: Conn = None) -> int:
-        """Emits an event to a queue: wakes its waiters and is kept for those to come. Returns its place in the log."""
-        return await self._run(self._append_event(name, payload, queue), conn)
-
     # Queues
 
     async def create_queue(self, name: str | None = None, *, conn: Conn = None) -> None:

@@ -44,6 +44,17 @@ class SpawnKeywords(TypedDict, total=False):
     idempotency_key: str | None
 
 
+class SubscriptionKeywords(TypedDict, total=False):
+    """What ``subscribe`` takes for the tasks to come, in the meaning of ``SpawnKeywords``; ``delay`` counts from the emission."""
+
+    delay: float | None
+    priority: int | None
+    max_attempts: int | None
+    retry: RetryStrategy | Mapping[str, Any] | str | None
+    cancellation: Cancellation | Mapping[str, float] | None
+    headers: Mapping[str, Any] | None
+
+
 def spawn_options(keywords: Mapping[str, Any]) -> SpawnOptions:
     """Options from the keywords of a spawn."""
     return _options("spawn", keywords, SpawnKeywords.__annotations__)
@@ -52,6 +63,11 @@ def spawn_options(keywords: Mapping[str, Any]) -> SpawnOptions:
 def default_options(keywords: Mapping[str, Any]) -> SpawnOptions:
     """Options from the keywords of a registration."""
     return _options("register_task", keywords, (*TaskDefaults.__annotations__, "no_retry_on"))
+
+
+def subscription_options(keywords: Mapping[str, Any]) -> SpawnOptions:
+    """Options from the keywords of a subscription."""
+    return _options("subscribe", keywords, SubscriptionKeywords.__annotations__)
 
 
 def _options(what: str, keywords: Mapping[str, Any], known: Collection[str]) -> SpawnOptions:

@@ -207,16 +207,6 @@ class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMet
             self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
         )
 
-    # Events
-
-    def emit_event(self, name: str, payload: Any = None, *, queue: str | None = None, conn: Conn = None) -> int:
-        """Emits an event to a queue (the app's, if none is named): wakes its waiters and is kept for those to come.
-
-        Returns its place in the log, to await later ones with ``since=``. With ``conn`` it is part of the caller's transaction.
-        If the connection breaks before the answer it raises ``DatabaseUnavailableError``, for twice would be two events.
-        """
-        return self._run(self._append_event(name, payload, queue), conn)
-
     # Queues
 
     def create_queue(self, name: str | None = None, *, conn: Conn = None) -> None:

@@ -1,0 +1,57 @@
+"""From what a caller says of an event or a subscription to a query: names checked, values encoded, defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from absurd.client.base import BaseClient
+from absurd.client.keywords import subscription_options
+from absurd.codec import encode
+from absurd.queries import events, subscriptions
+from absurd.queries.events import Dispatch
+from absurd.queries.query import Query
+from absurd.queries.subscriptions import Subscription
+from absurd.registry import check_name
+from absurd.spawning import check_queue_name, merge, options_json
+
+
+class EventRequests(BaseClient):
+    """What the methods about events need before they ask the database."""
+
+    def _append_event(self, name: str, payload: Any, queue: str | None, key: str | None = None) -> Query[int]:
+        return events.append_event(*self._emission(name, payload, queue, key))
+
+    def _dispatch_event(self, name: str, payload: Any, queue: str | None, key: str | None) -> Query[Dispatch]:
+        return events.dispatch_event(*self._emission(name, payload, queue, key))
+
+    def _emission(self, name: str, payload: Any, queue: str | None, key: str | None) -> tuple[str, str, str | None, str | None]:
+        check_name("event name", name)
+        text = None if payload is None else encode(payload, f'payload of event "{name}"')
+        return self._queue(queue), name, text, None if key is None else check_name("idempotency_key", key)
+
+    def _subscribe(
+        self, pattern: str, task: Any, config: Any, queue: str | None, target_queue: str | None, keywords: Mapping[str, Any]
+    ) -> Query[Subscription]:
+        check_name("pattern", pattern)
+        task_name = self._task_name(task)
+        definition = self.registry.find(task)
+        defaults = self.registry.defaults if definition is None else merge(definition.defaults, self.registry.defaults)
+        options = merge(subscription_options(keywords), defaults)
+        target = options.queue if target_queue is None else check_queue_name(target_queue)
+        stored = {**options_json(options), "headers": options.headers, "target_queue": target}
+        known = {name: value for name, value in stored.items() if value is not None}
+        return subscriptions.subscribe(
+            self._queue(queue),
+            pattern,
+            task_name,
+            encode(known, f'options of subscription "{pattern}"'),
+            None if config is None else encode(config, f'config of subscription "{pattern}"'),
+        )
+
+    def _unsubscribe(self, pattern: str, task: Any, queue: str | None) -> Query[bool]:
+        return subscriptions.unsubscribe(self._queue(queue), check_name("pattern", pattern), self._task_name(task))
+
+    def _list_subscriptions(self, pattern: str | None, queue: str | None) -> Query[list[Subscription]]:
+        wanted = None if pattern is None else check_name("pattern", pattern)
+        return subscriptions.list_subscriptions(self._queue(queue), wanted)
