@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from absurd.queries.events import Dispatch, DispatchedTask
     from absurd.queries.subscriptions import Subscription
     from absurd.queries.tokens import TokenInfo
+    from absurd.queries.triggers import TriggerExecution, TriggerInfo
+    from absurd.triggers import FileTrigger, Fire, HealthCheckTrigger, QueueDepthTrigger, Skip, Trigger
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {
@@ -68,6 +70,8 @@ _HOMES = {
     "queries.tokens": ("TokenInfo",),
     "queries.events": ("Dispatch", "DispatchedTask"),
     "queries.subscriptions": ("Subscription",),
+    "queries.triggers": ("TriggerExecution", "TriggerInfo"),
+    "triggers": ("FileTrigger", "Fire", "HealthCheckTrigger", "QueueDepthTrigger", "Skip", "Trigger"),
     "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -93,17 +97,22 @@ __all__ = [
     "Event",
     "EventDispatcher",
     "EventListener",
+    "FileTrigger",
+    "Fire",
+    "HealthCheckTrigger",
     "InvalidOptionError",
     "Json",
     "NonRetryableError",
     "PayloadTooLargeError",
     "Principal",
+    "QueueDepthTrigger",
     "QueueNotFoundError",
     "ReplayMismatchError",
     "Result",
     "RetryStrategy",
     "SchemaError",
     "SerializationError",
+    "Skip",
     "SpawnOptions",
     "Subscription",
     "TaskCancelledError",
@@ -116,6 +125,9 @@ __all__ = [
     "Token",
     "TokenError",
     "TokenInfo",
+    "Trigger",
+    "TriggerExecution",
+    "TriggerInfo",
     "ValidationError",
     "get_current_context",
 ]

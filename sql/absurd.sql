@@ -1829,13 +1829,15 @@ language sql stable as $$
     (absurd.read_spawn_options(p_options)).error)
 $$;
 
--- Makes a trigger known, or, with p_replace, brings what is known of it up to date. What people decided (enabled), what it remembers
--- and who polls it stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
+-- Makes a trigger known, or brings what is known of it up to date. What people decided (enabled), what it remembers and who polls it
+-- stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
 create or replace function absurd.register_trigger(
   p_trigger_name text, p_queue_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision,
-  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}', p_replace boolean default true)
+  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}')
 returns void
-language plpgsql volatile as $$
+language plpgsql volatile
+set lock_timeout = '500ms'
+as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_problem text := absurd.trigger_problem(p_trigger_name, p_task_name, p_poll_interval, p_poll_timeout, p_headers, p_options);
@@ -1855,7 +1857,7 @@ begin
     -- a shorter interval counts at once
     next_poll_at = least(t.next_poll_at, v_now + make_interval(secs => excluded.poll_interval)),
     updated_at = v_now
-  where p_replace and (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
+  where (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
     is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
       excluded.poll_timeout, excluded.allow_concurrent);
 end $$;
@@ -4516,5 +4518,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:4c6f8a0d5b29288c';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:d43df9ce069396e5';
 commit;

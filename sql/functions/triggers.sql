@@ -16,13 +16,15 @@ language sql stable as $$
     (absurd.read_spawn_options(p_options)).error)
 $$;
 
--- Makes a trigger known, or, with p_replace, brings what is known of it up to date. What people decided (enabled), what it remembers
--- and who polls it stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
+-- Makes a trigger known, or brings what is known of it up to date. What people decided (enabled), what it remembers and who polls it
+-- stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
 create or replace function absurd.register_trigger(
   p_trigger_name text, p_queue_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision,
-  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}', p_replace boolean default true)
+  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}')
 returns void
-language plpgsql volatile as $$
+language plpgsql volatile
+set lock_timeout = '500ms'
+as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_problem text := absurd.trigger_problem(p_trigger_name, p_task_name, p_poll_interval, p_poll_timeout, p_headers, p_options);
@@ -42,7 +44,7 @@ begin
     -- a shorter interval counts at once
     next_poll_at = least(t.next_poll_at, v_now + make_interval(secs => excluded.poll_interval)),
     updated_at = v_now
-  where p_replace and (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
+  where (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
     is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
       excluded.poll_timeout, excluded.allow_concurrent);
 end $$;
@@ -343,4 +345,15 @@ begin
   )
   select array_agg(g.trigger_name) into v_names from gone g;
   delete from absurd.trigger_executions e where e.trigger_name = any (v_names);
+end $$;
+
+-- How many tasks of a queue are ready and wait for a worker, counted up to p_limit: as quick before ten million of them as before ten.
+create or replace function absurd.count_ready(p_queue_name text, p_limit integer) returns integer
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  return (select count(*)::integer from (
+    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit p_limit) c);
 end $$;
