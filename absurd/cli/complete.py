@@ -12,7 +12,7 @@ from absurd import devdb
 from absurd.cli.text import is_safe
 from absurd.db import connect, run
 from absurd.location import database_url
-from absurd.queries import inspect
+from absurd.queries import inspect, triggers
 from absurd.queries.query import Query
 
 PATIENCE = 1.0  # seconds; who presses TAB does not wait longer
@@ -26,6 +26,11 @@ def complete_queue(ctx: typer.Context, incomplete: str) -> list[str]:
 def complete_task_name(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of tasks that have been spawned before."""
     return _matching(_ask(ctx, inspect.task_names()), incomplete)
+
+
+def complete_trigger(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of triggers."""
+    return _matching(_ask(ctx, triggers.trigger_names()), incomplete)
 
 
 def _matching(names: list[str], incomplete: str) -> list[str]:

@@ -24,7 +24,9 @@ STATE_STYLES = {
     "failed": "red",
     "cancelled": "yellow",
     "paused": "yellow",
+    "disabled": "yellow",
     "stale": "red",
+    "failing": "red",
 }
 # Piped output is not cut to a width: it is searched and split by other programs.
 _UNLIMITED = 100_000

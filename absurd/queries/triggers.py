@@ -156,6 +156,11 @@ def list_triggers() -> Query[list[TriggerInfo]]:
     return Query(sql, (), lambda rows: [TriggerInfo(*row) for row in rows])
 
 
+def trigger_names() -> Query[list[str]]:
+    """The names of all triggers, in order."""
+    return Query("select trigger_name from absurd.list_triggers()", (), column)
+
+
 def set_trigger_enabled(name: str, enabled: bool) -> Query[None]:
     """Lets a trigger be polled, or not."""
     return Query("select absurd.set_trigger_enabled(%s, %s)", (name, enabled), nothing)
