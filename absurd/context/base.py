@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import logging
 import sys
@@ -53,7 +54,11 @@ class BaseContext:
         self._core = core
         self._port = port
         self._headers: Mapping[str, Any] | None = None
-        self.logger = ReplayAwareLogger(core)
+
+    @functools.cached_property
+    def logger(self) -> ReplayAwareLogger:
+        """A logger that is silent during replay and says which task it speaks of."""
+        return ReplayAwareLogger(self._core)
 
     @property
     def task_id(self) -> UUID:

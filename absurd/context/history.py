@@ -15,10 +15,11 @@ logger = logging.getLogger("absurd.replay")
 class History:
     """The recorded effects of a task, by name.
 
-    Replay lasts until every recorded effect has been asked for, or until the handler does something that was not recorded.
+    ``task`` names it in messages. Replay lasts until every recorded effect has been asked for, or until the handler does
+    something that was not recorded.
     """
 
-    def __init__(self, text: str | None, total: int, *, task: str, strict: bool) -> None:
+    def __init__(self, text: str | None, total: int, *, task: object, strict: bool) -> None:
         self._recorded: dict[str, Checkpoint] = {}
         self._unseen: dict[str, Checkpoint] = {}
         self._asked: list[str] = []

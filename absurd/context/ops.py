@@ -6,50 +6,43 @@ The core is made of generators that yield these; a shell performs them, blocking
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from absurd.codec import Codec
 from absurd.db.translate import is_repeatable
 from absurd.writes import Write
 
 
-@dataclass(frozen=True, slots=True)
 class Settle:
     """Wait until every checkpoint sent so far is durable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a write and go on; the next ``Settle`` waits for it."""
 
     write: Write
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Send a write and wait for its ``WriteResult``."""
 
     write: Write
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Run a function of the user's and take its value."""
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait within the run, for ``seconds``."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Transact:
+class Transact(NamedTuple):
     """Run a function of the user's in a transaction that also records the checkpoint; answers with the JSON text of its value.
 
     Raises ``NotCommitted`` when it is certain that nothing of it took place and that another try may succeed.
@@ -62,8 +55,7 @@ class Transact:
     codec: Codec
 
 
-@dataclass(frozen=True, slots=True)
-class LoadMore:
+class LoadMore(NamedTuple):
     """Fetch the next piece of the history, after this place; answers with JSON text or ``None``."""
 
     after_position: int
@@ -85,3 +77,5 @@ class NotCommitted(Exception):
 
 Op = Settle | Send | Ask | Call | Pause | Transact | LoadMore
 SETTLE = Settle()
+# What can be neither awaitable nor a coroutine.
+PLAIN_VALUES = frozenset({dict, list, str, int, float, bool, type(None)})

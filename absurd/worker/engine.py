@@ -25,7 +25,7 @@ from absurd.worker.leases import LeaseKeeper
 from absurd.worker.notifications import Notifications
 from absurd.worker.options import WorkerOptions
 from absurd.worker.promoter import Promoter
-from absurd.worker.running import Running
+from absurd.worker.running import Ending, Running
 from absurd.worker.threads import Threads
 from absurd.worker.writer import Writer
 from absurd.writes import Fail, Holder, Release, Suspend, Write, WriteFuture, WriteResult
@@ -309,16 +309,13 @@ class Engine:
         if ending is None:
             self._forget(running)
             return
-        future: asyncio.Future[WriteResult] = self._loop.create_future()
-        future.add_done_callback(functools.partial(self._ended, running, ending))
-        self._writer.send(ending, future)
+        self._writer.send(ending, Ending(functools.partial(self._ended, running, ending)))
 
-    def _ended(self, running: Running, ending: Write, future: asyncio.Future[WriteResult]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if error is not None or future.cancelled():
-            logger.error("could not record the end of %s; its lease will bring it back: %s", running, error)
-        elif future.result().status != "ok":
-            logger.info("the end of %s came too late: %s", running, future.result().status)
+    def _ended(self, running: Running, ending: Write, answer: WriteResult | BaseException) -> None:
+        if isinstance(answer, BaseException):
+            logger.error("could not record the end of %s; its lease will bring it back: %s", running, answer)
+        elif answer.status != "ok":
+            logger.info("the end of %s came too late: %s", running, answer.status)
         elif isinstance(ending, Suspend):
             self._promoter.expect(ending)
         self._forget(running)

@@ -13,7 +13,7 @@ from absurd.context import AsyncContext, BaseContext, Context, Core, Port, set_c
 from absurd.errors import ContextError, RunInterrupted, RunReleased, RunSuspended
 from absurd.registry import Registry, TaskDefinition
 from absurd.worker.failures import describe, is_retryable, summary
-from absurd.writes import Complete, Fail, Release, Write
+from absurd.writes import Complete, Fail, Release, Write, WriteResult
 
 logger = logging.getLogger("absurd.worker")
 
@@ -87,7 +87,31 @@ class Running:
         return Fail(self.core.holder, describe(error), retryable)
 
     def __str__(self) -> str:
-        return f'task "{self.definition.name}" {self.core.run.task_id}'
+        return str(self.core.run)
+
+
+class Ending:
+    """Takes the answer to the write that ends a run, and calls back with it at once: a future would do so a turn later."""
+
+    __slots__ = ("_call", "_done")
+
+    def __init__(self, call: Callable[[WriteResult | BaseException], None]) -> None:
+        self._call = call
+        self._done = False
+
+    def set_result(self, result: WriteResult, /) -> None:
+        """Takes the answer."""
+        self._done = True
+        self._call(result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Takes an error."""
+        self._done = True
+        self._call(exception)
+
+    def done(self) -> bool:
+        """Whether it has one of them."""
+        return self._done
 
 
 def _discard(result: Any) -> None:
