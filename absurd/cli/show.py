@@ -192,4 +192,6 @@ def what_for(kind: str, event_name: str | None, awaited_task_id: object) -> str:
     """What a wait is for, in words."""
     if kind == "event":
         return f"event {escape(event_name or '')}"
-    return f"task {awaited_task_id}" if kind == "task" else "a time" if kind == "sleep" else escape(kind)
+    if kind == "task":
+        return f"task {awaited_task_id}"
+    return {"sleep": "a time", "token": "the answer to a token"}.get(kind, escape(kind))

@@ -15,6 +15,9 @@ from absurd.queries.tokens import TokenInfo, refusal
 if TYPE_CHECKING:
     from jsonschema import FormatChecker
 
+# Characters of a reason that is given; some repeat the whole answer.
+MAX_MESSAGE = 300
+
 _SECRET = re.compile(r"[0-9A-Za-z_-]{1,200}")
 # What the task's type will read from such a text; jsonschema itself knows none of these without further packages.
 _FORMATS: Mapping[str, type] = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
@@ -58,9 +61,15 @@ def _check(info: TokenInfo, payload: Any) -> None:
 
     # A registry of its own, empty: a schema that names another one must not make us fetch it.
     validator = Draft202012Validator(info.json_schema, registry=Registry(), format_checker=_format_checker())
-    problem = best_match(validator.iter_errors(payload))
+    try:
+        problem = best_match(validator.iter_errors(payload))
+    except Exception as error:  # a schema that did not come from a type of ours may be anything
+        raise ValidationError(
+            f'the JSON Schema of token "{info.name}" cannot be used, so that no answer fits: {error}'
+        ) from error
     if problem is not None:
-        raise ValidationError(f'the answer to token "{info.name}" does not fit: {problem.json_path}: {problem.message}')
+        message = problem.message if len(problem.message) <= MAX_MESSAGE else f"{problem.message[:MAX_MESSAGE]}…"
+        raise ValidationError(f'the answer to token "{info.name}" does not fit: {problem.json_path}: {message}')
 
 
 def _format_checker() -> FormatChecker:
