@@ -15,6 +15,7 @@ import absurd.cli.schema as schema
 import absurd.cli.show as show
 import absurd.cli.spawn as spawn
 import absurd.cli.tasks as tasks
+import absurd.cli.tokens as tokens
 import absurd.cli.triggers as triggers
 import absurd.cli.upkeep as upkeep
 import absurd.cli.worker as worker
@@ -66,7 +67,7 @@ def absurdctl(
 
 
 # In the order in which --help lists them.
-for module in (schema, dev, worker, queues, spawn, tasks, show, events, triggers, workers, upkeep):
+for module in (schema, dev, worker, queues, spawn, tasks, show, events, tokens, triggers, workers, upkeep):
     module.register(app)
 
 

@@ -35,7 +35,7 @@ def complete_token(session: Session, token: TokenText, payload: Payload = None) 
     """Answer a token, once: the task that waits for it goes on."""
     value = None if payload is None else read_json(payload, "--payload")
     client = session.client()
-    client.complete_token(token, value)
     info = client.read_token(token)
+    client.complete_token(token, value)
     text = f'Answered token "{escape(info.name)}" of task {info.task_id} ({escape(info.task_name)})'
     session.out.done(text, token_id=info.token_id, task_id=info.task_id, task_name=info.task_name)
