@@ -3,17 +3,21 @@
 create or replace function absurd.append_event(
   p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
 returns bigint
-language sql volatile as $$
-  select r.seq from absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key) r
-$$;
+language plpgsql volatile as $$
+begin
+  return (absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key)).seq;
+end $$;
 
 -- The same, and whether it was emitted now. What everybody calls who emits.
--- Locks: the queue and those of the subscribers' tasks, shared; its subscriptions, shared; then the event's name, alone, to the end of
--- the transaction. A wait for that name takes the same lock shared, so whichever commits second sees the other, and the first
--- emission of a name is the same for everybody. Last, the key: who emits with the same one waits for the outcome of the first.
+-- Locks, to the end of the transaction: the queue and its subscriptions, shared, so that nobody changes these; the queues of the
+-- subscribers' tasks, shared; then the event's name, alone. A wait for that name takes the same lock shared, so whichever commits
+-- second sees the other, and the first emission of a name is the same for everybody. Last, the key: who emits with the same one
+-- waits for the outcome of the first.
 create or replace function absurd.record_event(
   p_queue_name text, p_event_name text, p_payload json, p_idempotency_key text, out seq bigint, out created boolean)
-language plpgsql volatile as $$
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
 declare
   v_sees_waits boolean := current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
   v_problem text := absurd.name_error('event name', p_event_name);
@@ -24,9 +28,14 @@ begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
-  perform absurd.lock_emit(p_queue_name, p_event_name);
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name)),
+    pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name));
   perform absurd.require_queue(p_queue_name);
   perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
+  if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) then
+    perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q)) from absurd.target_queues(p_queue_name, p_event_name) as t(q);
+  end if;
+  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
   -- An earlier emission of the name that still has to be delivered comes first.
   if v_sees_waits and exists (select from absurd.events e where not e.delivered) then
     perform absurd.deliver_undelivered(p_queue_name, p_event_name);
@@ -116,10 +125,12 @@ as $$
 declare
   v_event absurd.events;
   v_wait_ids bigint[];
-  v_taken integer;
+  v_taken integer := 0;
 begin
   select * into v_event from absurd.events e where e.seq = p_seq;
-  v_taken := absurd.start_subscribers(v_event);
+  if exists (select from absurd.subscriptions s where s.queue_name = v_event.queue_name) then
+    v_taken := absurd.start_subscribers(v_event);
+  end if;
   v_wait_ids := array(
     select w.wait_id from absurd.waits w
     where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name and coalesce(w.since_seq, 0) < v_event.seq);

@@ -119,20 +119,8 @@ begin
     order by s.target_queue;
 end $$;
 
--- Takes the locks of an emit, in the order of all: queues, subscriptions, the event's name. The subscriptions are locked before they
--- say which queues they need, and from then on nobody changes them.
-create or replace function absurd.lock_emit(p_queue_name text, p_event_name text) returns void
-language plpgsql volatile as $$
-begin
-  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
-  perform pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name));
-  if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) then
-    perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q)) from absurd.target_queues(p_queue_name, p_event_name) as t(q);
-  end if;
-  perform pg_advisory_xact_lock(absurd.event_lock_key(p_queue_name, p_event_name));
-end $$;
-
--- The same for workers, which never wait for them: false if one of them is taken. Those that could be had stay.
+-- Takes the locks of an emit, those of record_event(), for workers, who never wait for them: false if one of them is taken.
+-- Those that could be had stay.
 create or replace function absurd.try_lock_emit(p_queue_name text, p_event_name text) returns boolean
 language plpgsql volatile as $$
 begin
@@ -158,9 +146,6 @@ declare
   v_ids bigint[];
   v_started integer := 0;
 begin
-  if not exists (select from absurd.subscriptions s where s.queue_name = p_event.queue_name) then
-    return 0;
-  end if;
   for v_ids in
     select array_agg(m.subscription_id order by m.subscription_id)
     from (
