@@ -2295,12 +2295,6 @@ language sql immutable parallel safe as $$
       'a pattern is the name of an event, or the beginning of names with one "*" behind it', left(p_pattern, 100)) end)
 $$;
 
--- All patterns that fit an event: its name, and each beginning of it with a "*" behind.
-create or replace function absurd.fitting_patterns(p_event_name text) returns text[]
-language sql immutable parallel safe as $$
-  select p_event_name || array(select left(p_event_name, n) || '*' from generate_series(0, length(p_event_name)) as n)
-$$;
-
 -- Makes a task start whenever a fitting event is emitted, or changes how; the subscription as it is then. Said again with the same
 -- values it changes nothing and waits for nobody. p_config, which keeps the order of its keys, wins over the option config.
 -- Locks: the queue, shared; its subscriptions, alone: emits in open transactions are waited for.
@@ -2387,17 +2381,38 @@ language sql stable as $$
   order by s.subscription_id
 $$;
 
--- The queues into which the subscribers of an event put their tasks, other than the event's own.
-create or replace function absurd.target_queues(p_queue_name text, p_event_name text) returns setof text
+-- All patterns that fit an event: its name, and each beginning of it with a "*" behind; none of them twice.
+create or replace function absurd.fitting_patterns(p_event_name text) returns setof text
+language sql immutable parallel safe as $$
+  select p_event_name where right(p_event_name, 1) <> '*'
+  union all
+  select left(p_event_name, n) || '*' from generate_series(0, length(p_event_name)) as n
+$$;
+
+-- Who subscribes to an event, in no order: one probe of the index for each pattern that fits, however many subscriptions there are.
+-- p_seq leaves out those who came after that event.
+create or replace function absurd.find_subscribers(p_queue_name text, p_event_name text, p_seq bigint default null)
+returns setof absurd.subscriptions
 language plpgsql stable
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 begin
+  -- offset 0: a plan that was made while the table was empty would otherwise compare patterns with each of its rows
   return query
-    select distinct s.target_queue from absurd.subscriptions s
-    where s.queue_name = p_queue_name and s.pattern = any (absurd.fitting_patterns(p_event_name)) and s.target_queue <> p_queue_name
-    order by s.target_queue;
+    select s.*
+    from absurd.fitting_patterns(p_event_name) as f(pattern)
+    cross join lateral (
+      select i.* from absurd.subscriptions i where i.queue_name = p_queue_name and i.pattern = f.pattern offset 0) s
+    where p_seq is null or s.after_seq < p_seq;
 end $$;
+
+-- The queues into which they put their tasks, other than the event's own.
+create or replace function absurd.target_queues(p_queue_name text, p_event_name text) returns setof text
+language sql stable as $$
+  select distinct s.target_queue from absurd.find_subscribers(p_queue_name, p_event_name) s
+  where s.target_queue <> p_queue_name
+  order by s.target_queue
+$$;
 
 -- Takes the locks of an emit, those of record_event(), for workers, who never wait for them: false if one of them is taken.
 -- Those that could be had stay.
@@ -2431,9 +2446,7 @@ begin
     from (
       select s.subscription_id, div(sum(16384 + coalesce(octet_length(p_event.payload::text), 0) + coalesce(octet_length(s.config::text), 0))
         over (order by s.subscription_id), 16777216) as piece
-      from absurd.subscriptions s
-      where s.queue_name = p_event.queue_name and s.pattern = any (absurd.fitting_patterns(p_event.event_name))
-        and s.after_seq < p_event.seq
+      from absurd.find_subscribers(p_event.queue_name, p_event.event_name, p_event.seq) s
     ) m
     group by m.piece
     order by m.piece
@@ -2446,7 +2459,7 @@ end $$;
 -- Starts one piece of them. A subscriber whose task cannot be started is told so in its row; its neighbours are started.
 create or replace function absurd.start_some_subscribers(p_event absurd.events, p_subscription_ids bigint[]) returns integer
 language plpgsql volatile
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
   v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name);
@@ -2471,10 +2484,9 @@ begin
   join absurd.subscriptions s on s.subscription_id = u.subscription_id;
   with answered as (
     insert into absurd.event_tasks (seq, subscription_id, task_name, task_id, run_id, status, message)
-    select p_event.seq, u.subscription_id, u.task_name, a.task_id, a.run_id, a.status, a.message
+    select p_event.seq, p_subscription_ids[a.ord], v_names[a.ord], a.task_id, a.run_id, a.status, a.message
     from absurd.spawn_tasks(v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options,
       array_fill(null::text, array[cardinality(v_ids)])) with ordinality as a(task_id, run_id, attempt, created, status, message, ord)
-    join unnest(p_subscription_ids, v_names) with ordinality as u(subscription_id, task_name, ord) on u.ord = a.ord
     returning event_tasks.subscription_id, event_tasks.status
   )
   select array_agg(a.subscription_id) filter (where a.status <> 'ok') into v_failed from answered a;
@@ -4540,5 +4552,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:92eb04fc454dffdd';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:12b238961d2fdea5';
 commit;
