@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from absurd.listeners.base import AsyncEventListener, EventListener, Result
+from absurd.listeners.files import FileListener
+from absurd.listeners.notify import NotifyListener
 from absurd.listeners.principal import Principal
+from absurd.listeners.rabbitmq import RabbitMQListener
+from absurd.listeners.run import run_listener
+from absurd.listeners.webhook import WebhookListener
 
-__all__ = ["AsyncEventListener", "EventListener", "Principal", "Result"]
+__all__ = [
+    "AsyncEventListener",
+    "EventListener",
+    "FileListener",
+    "NotifyListener",
+    "Principal",
+    "RabbitMQListener",
+    "Result",
+    "WebhookListener",
+    "run_listener",
+]

@@ -17,13 +17,19 @@ from uuid import UUID
 
 from absurd.client import Absurd, AsyncAbsurd
 from absurd.db import mask
-from absurd.errors import ConfigurationError
+from absurd.errors import ConfigurationError, InvalidOptionError, PayloadTooLargeError, SerializationError, ValidationError
 from absurd.loops import LoopThread
 from absurd.sources import with_source
 
 logger = logging.getLogger("absurd.listeners")
 
 Client = Absurd | AsyncAbsurd
+
+# What is wrong with the call itself, and will be at every repetition.
+_HOPELESS = (InvalidOptionError, SerializationError, ValidationError, PayloadTooLargeError)
+# Seconds until what could not be started is tried again, doubled up to the second figure.
+FIRST_RETRY = 0.5
+LONGEST_RETRY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Result:
     """Why not, in words for people."""
     task_id: UUID | None = None
     run_id: UUID | None = None
+    retryable: bool = False
+    """Whether the same call may succeed later: the database was away, say. False: the message itself cannot become a task."""
 
     def __bool__(self) -> bool:
         return self.success
@@ -122,8 +130,8 @@ class ListenerBase:
         return options
 
     def _refused(self, workflow_id: object, error: Exception) -> Result:
-        self._report(f"{workflow_id!r} was not started: {describe(error)}")
-        return Result(False, describe(error))
+        self._report(f"{_text_of(lambda: repr(workflow_id))} was not started: {describe(error)}")
+        return Result(False, describe(error), retryable=not isinstance(error, _HOPELESS))
 
 
 class EventListener(ListenerBase):
@@ -156,7 +164,8 @@ class EventListener(ListenerBase):
             idempotency_key: a second call with the same key, at any time, returns the first task and starts nothing.
 
         Returns:
-            ``Result(success, error, task_id, run_id)``. After a failure keep the message, and try again later.
+            ``Result(success, error, task_id, run_id, retryable)``. After a failure that is ``retryable`` keep the message and
+            try again later.
         """
         return self._run_workflow(workflow_id, params, idempotency_key)
 
@@ -171,6 +180,14 @@ class EventListener(ListenerBase):
         except Exception as error:
             return self._refused(workflow_id, error)
         return Result(True, None, handle.task_id, handle.run_id)
+
+    def _insist(self, workflow_id: Any, params: Any, idempotency_key: str | None, **details: Any) -> Result:
+        """The same until it succeeds, cannot succeed, or the listener ends: for what its source will not say again."""
+        retry = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        while True:
+            result = self._run_workflow(workflow_id, params, idempotency_key, **details)
+            if result.success or not result.retryable or self.stopped.wait(retry.next()):
+                return result
 
     def _make_app(self) -> Client:
         return Absurd()
@@ -223,6 +240,23 @@ class AsyncEventListener(ListenerBase):
     def stop(self) -> None:
         """Asks the listener to end; to be called on its event loop."""
         vars(self).setdefault("_stop_event", asyncio.Event()).set()
+
+
+class Backoff:
+    """Delays that double, from the first to the longest, in seconds."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest = first, longest
+        self._following = first
+
+    def next(self) -> float:
+        """The next delay."""
+        delay, self._following = self._following, min(self._following * 2, self._longest)
+        return delay
+
+    def reset(self) -> None:
+        """Begins anew, after a success."""
+        self._following = self._first
 
 
 def describe(problem: object) -> str:

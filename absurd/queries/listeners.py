@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from absurd.queries.query import Query, nothing
+from absurd.queries.query import Query, nothing, scalar
 
 ListenerStatus: TypeAlias = Literal["listening", "waiting", "stopping", "dead"]
 
@@ -60,3 +60,8 @@ def list_listeners(name: str | None = None) -> Query[list[ListenerInfo]]:
           last_error, last_error_at
         from absurd.list_listeners(%s)"""
     return Query(sql, (name,), lambda rows: [ListenerInfo(*row) for row in rows])
+
+
+def hold_listener_lock(name: str) -> Query[bool]:
+    """Has this session be the one that listens under a name; false if another one is, for as long as that lives."""
+    return Query("select pg_try_advisory_lock(hashtextextended('absurd listener ' || %s, 0))", (name,), scalar)
