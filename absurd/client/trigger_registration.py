@@ -65,9 +65,6 @@ class TriggerRegistration(BaseClient):
             def new_orders():
                 return Fire({"batch": 7}) if orders_waiting() else Skip
         """
-        if callable(name):
-            raise ConfigurationError("@app.trigger must say which task it starts: @app.trigger(task=…)")
-
         def register(function: Poll) -> Poll:
             if not callable(function):
                 raise ConfigurationError(f"the poll of a trigger is a function, not {function!r}")
