@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         PayloadTooLargeError,
         QueueNotFoundError,
         ReplayMismatchError,
+        ScheduleConflictError,
+        ScheduleNotFoundError,
         SchemaError,
         SerializationError,
         TaskCancelledError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from absurd.queries.tokens import TokenInfo
     from absurd.queries.triggers import TriggerExecution, TriggerInfo
     from absurd.triggers import FileTrigger, Fire, HealthCheckTrigger, QueueDepthTrigger, Skip, Trigger
+    from absurd.queries.schedules import Schedule, ScheduleChange, ScheduleRun
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {
@@ -57,6 +60,8 @@ _HOMES = {
         "PayloadTooLargeError",
         "QueueNotFoundError",
         "ReplayMismatchError",
+        "ScheduleConflictError",
+        "ScheduleNotFoundError",
         "SchemaError",
         "SerializationError",
         "TaskCancelledError",
@@ -72,6 +77,7 @@ _HOMES = {
     "queries.subscriptions": ("Subscription",),
     "queries.triggers": ("TriggerExecution", "TriggerInfo"),
     "triggers": ("FileTrigger", "Fire", "HealthCheckTrigger", "QueueDepthTrigger", "Skip", "Trigger"),
+    "queries.schedules": ("Schedule", "ScheduleChange", "ScheduleRun"),
     "types": ("Cancellation", "Event", "Json", "RetryStrategy", "SpawnOptions", "TaskResult", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -110,6 +116,11 @@ __all__ = [
     "ReplayMismatchError",
     "Result",
     "RetryStrategy",
+    "Schedule",
+    "ScheduleChange",
+    "ScheduleConflictError",
+    "ScheduleNotFoundError",
+    "ScheduleRun",
     "SchemaError",
     "SerializationError",
     "Skip",

@@ -9,7 +9,7 @@ from typing import Any
 
 from absurd.codec import Codec, first_parameter_codec, return_codec
 from absurd.errors import ConfigurationError, InvalidOptionError
-from absurd.types import SpawnOptions
+from absurd.types import DEFAULT_QUEUE, SpawnOptions
 
 Handler = Callable[..., Any]
 MAX_NAME_BYTES = 1000
@@ -47,6 +47,17 @@ class TaskDefinition:
     no_retry_on: tuple[type[BaseException], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredSchedule:
+    """A schedule in the code of an application; ``name`` is its task's if it has none of its own."""
+
+    handler: Handler
+    name: str | None
+    params: Any
+    options: SpawnOptions
+    timing: dict[str, Any]
+
+
 class Registry:
     """The tasks and hooks of one application."""
 
@@ -57,6 +68,9 @@ class Registry:
         self.around_execution: list[Callable[..., Any]] = []
         # Of the whole application: what neither a spawn nor its task's definition says.
         self.defaults = SpawnOptions()
+        # The application's own queue, by which the schedules that it declares are known as its own.
+        self.queue_name = DEFAULT_QUEUE
+        self.schedules: list[DeclaredSchedule] = []
         # What absurd.triggers.declared makes of the application's triggers, by name.
         self.triggers: dict[str, Any] = {}
         # The address under which the routes of absurd.web are reached, for links.

@@ -61,6 +61,7 @@ class BaseClient:
         """
         self.queue_name = check_queue_name(queue_name)
         self.registry = Registry()
+        self.registry.queue_name = self.queue_name
         self.registry.public_url = None if public_url is None else check_public_url(public_url)
         self.registry.defaults = SpawnOptions(max_attempts=default_max_attempts, retry=default_retry)
         options_json(self.registry.defaults)

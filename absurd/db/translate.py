@@ -26,6 +26,8 @@ _KINDS: dict[str, Callable[[str], errors.AbsurdError]] = {
     "AB011": errors.TaskNotFoundError,
     "AB012": errors.InvalidOptionError,
     "AB013": errors.PayloadTooLargeError,
+    "AB020": errors.ScheduleNotFoundError,
+    "AB021": errors.ScheduleConflictError,
 }
 
 _HINTS = {
