@@ -1,18 +1,27 @@
--- What is wrong with a number inside options, or null.
+-- What is wrong with a number inside options, or null. Inlined where it is called, so that a good number costs no call.
 create or replace function absurd.number_error(p_name text, p_value jsonb, p_min numeric, p_max numeric, p_whole boolean default false)
+returns text
+language sql immutable parallel safe as $$
+  select case when
+    case jsonb_typeof(p_value)
+      when 'number' then p_value::numeric between p_min and p_max and (not p_whole or p_value::numeric % 1 = 0)
+      when 'null' then true
+      else p_value is null
+    end
+  then null else absurd.number_problem(p_name, p_value, p_min, p_max, p_whole) end
+$$;
+
+-- Puts into words why a number is refused.
+create or replace function absurd.number_problem(p_name text, p_value jsonb, p_min numeric, p_max numeric, p_whole boolean)
 returns text
 language plpgsql immutable parallel safe as $$
 begin
-  if p_value is null or jsonb_typeof(p_value) = 'null' then
-    return null;
-  elsif jsonb_typeof(p_value) <> 'number' then
+  if jsonb_typeof(p_value) <> 'number' then
     return format('%s must be a number, not %s', p_name, left(p_value::text, 100));
-  elsif p_whole and (p_value::text)::numeric <> trunc((p_value::text)::numeric) then
+  elsif p_whole and p_value::numeric % 1 <> 0 then
     return format('%s must be a whole number, not %s', p_name, left(p_value::text, 100));
-  elsif (p_value::text)::numeric not between p_min and p_max then
-    return format('%s must be between %s and %s, not %s', p_name, p_min, p_max, left(p_value::text, 100));
   end if;
-  return null;
+  return format('%s must be between %s and %s, not %s', p_name, p_min, p_max, left(p_value::text, 100));
 end $$;
 
 -- A number inside options, to nine places: finer ones mean nothing here, and the finest are more than a double precision can hold.
@@ -24,22 +33,27 @@ language sql immutable parallel safe as $$
   end
 $$;
 
--- What is wrong with the keys of an object inside options, or null.
+-- What is wrong with the keys of an object inside options, or null. Inlined like number_error().
 create or replace function absurd.object_error(p_name text, p_value jsonb, p_known text[]) returns text
+language sql immutable parallel safe as $$
+  select case when
+    case jsonb_typeof(p_value)
+      when 'object' then p_value - p_known = '{}'
+      when 'null' then true
+      else p_value is null
+    end
+  then null else absurd.object_problem(p_name, p_value, p_known) end
+$$;
+
+-- Puts into words why an object is refused.
+create or replace function absurd.object_problem(p_name text, p_value jsonb, p_known text[]) returns text
 language plpgsql immutable parallel safe as $$
-declare
-  v_unknown text;
 begin
-  if p_value is null or jsonb_typeof(p_value) = 'null' then
-    return null;
-  elsif jsonb_typeof(p_value) <> 'object' then
+  if jsonb_typeof(p_value) <> 'object' then
     return format('%s must be an object, not %s', p_name, left(p_value::text, 100));
   end if;
-  select k into v_unknown from jsonb_object_keys(p_value) k where k <> all (p_known) limit 1;
-  if found then
-    return format('%s has no option "%s"; known are %s', p_name, left(v_unknown, 100), array_to_string(p_known, ', '));
-  end if;
-  return null;
+  return format('%s has no option "%s"; known are %s', p_name,
+    left((select k from jsonb_object_keys(p_value - p_known) k limit 1), 100), array_to_string(p_known, ', '));
 end $$;
 
 -- What is wrong with a retry strategy, or null.
@@ -100,16 +114,19 @@ begin
     end if;
     v.idempotency_key := p_options ->> 'idempotency_key';
   end if;
-  begin
-    v.available_at := coalesce((p_options ->> 'available_at')::timestamptz,
-      absurd.current_time() + make_interval(secs => nullif(absurd.option_number(p_options -> 'delay'), 0)));
-    v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
-    if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
-      v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
-    end if;
-  exception when data_exception then
-    v.error := format('available_at or parent_task_id cannot be read: %s', sqlerrm);
-  end;
+  v.available_at := absurd.current_time() + make_interval(secs => nullif(absurd.option_number(p_options -> 'delay'), 0));
+  -- The block that catches what cannot be read has its price, and few spawns need it.
+  if p_options ?| array['available_at', 'parent_task_id'] then
+    begin
+      v.available_at := coalesce((p_options ->> 'available_at')::timestamptz, v.available_at);
+      v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
+      if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
+        v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
+      end if;
+    exception when data_exception then
+      v.error := format('available_at or parent_task_id cannot be read: %s', sqlerrm);
+    end;
+  end if;
   return v;
 end $$;
 

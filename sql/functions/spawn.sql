@@ -97,42 +97,51 @@ begin
   order by j.ord;
 end $$;
 
--- The same for one task, which is what most calls bring: plain statements, at half the cost of the set-based one.
+-- The same for one task, which is what most calls bring: few and plain statements, at a third of the cost of the set-based one.
+-- It sets nothing for its planner: it meets no large table but by insertion.
 create or replace function absurd.spawn_one(
-  p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text)
-returns table (task_id uuid, run_id uuid, attempt integer, created boolean, status text, message text)
+  p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text,
+  out task_id uuid, out run_id uuid, out attempt integer, out created boolean, out status text, out message text)
+returns record
 language plpgsql volatile
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := absurd.current_time();
   v_max_bytes integer;
   v_o absurd.spawn_options;
-  v_problem text;
   v_available_at timestamptz;
 begin
-  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
+  message := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  message := null;
+  attempt := 1;
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
   if p_options is not null then
     v_o := absurd.read_spawn_options(p_options);
   end if;
-  v_problem := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
-  if v_problem is not null then
-    return query select null::uuid, null::uuid, 1, false,
-      case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end, v_problem;
+  -- The cheap test first: the function call is for what fails it.
+  if (octet_length(p_task_name) between 1 and 1000 and octet_length(coalesce(p_idempotency_key, 'x')) between 1 and 1000
+      and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and v_o.error is null) is not true then
+    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+    created := false;
+    status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
     return;
   end if;
+  status := 'ok';
   if p_idempotency_key is not null then
     task_id := (absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[true]))[1];
     if task_id <> p_task_id then
-      return query
-        select t.task_id, coalesce(r.run_id, t.run_id), coalesce(r.attempt, t.attempt), false, 'ok', null::text
-        from absurd.tasks t left join absurd.runs r on r.task_id = t.task_id
-        where t.task_id = spawn_one.task_id;
+      created := false;
+      select coalesce(r.run_id, t.run_id), coalesce(r.attempt, t.attempt) into run_id, attempt
+      from absurd.tasks t left join absurd.runs r on r.task_id = t.task_id
+      where t.task_id = spawn_one.task_id;
       return;
     end if;
   end if;
+  task_id := p_task_id;
+  run_id := p_run_id;
+  created := true;
   v_available_at := coalesce(v_o.available_at, v_now);
   insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
     priority, idempotency_key, parent_task_id, spawned_at)
@@ -143,11 +152,11 @@ begin
     insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
     values (p_run_id, p_task_id, p_queue_name, case when v_available_at > v_now then 'sleeping' else 'pending' end, 1,
       coalesce(v_o.priority, 0), v_available_at, v_available_at + make_interval(secs => v_o.max_delay), v_o.max_duration);
-    if v_available_at <= v_now then
-      perform absurd.notify_queues(array[p_queue_name]);
+    -- notify_queues() without the call.
+    if v_available_at <= v_now and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) then
+      perform pg_notify(absurd.queue_channel(p_queue_name), '');
     end if;
   end if;
-  return query select p_task_id, p_run_id, 1, true, 'ok', null::text;
 end $$;
 
 -- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
