@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import os
+import struct
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-
-import uuid6
 
 from absurd.codec import PLAIN, encode
 from absurd.errors import InvalidOptionError
@@ -20,6 +20,27 @@ MAX_SECONDS = 315_360_000
 MAX_ATTEMPTS = 1_000_000
 PRIORITIES = (-32768, 32767)
 MAX_QUEUE_NAME_BYTES = 57
+
+
+# What the last id of this process was made at, in 1/4096 ms since 1970.
+_last_tick = 0
+
+
+def make_ids(count: int) -> list[UUID]:
+    """New UUIDs of version 7, in the order in which they are made: tasks that are spawned together are claimed in their order.
+
+    Milliseconds, 12 bits for their fraction, 62 random bits. (Counting in whole milliseconds, as others do, would date the ids of
+    a batch of a thousand tasks two seconds ahead.)
+    """
+    global _last_tick
+    # Threads that come here together may get the same ticks; the random bits keep their ids apart. A clock that was put back is
+    # not followed.
+    first = max(time.time_ns() * 4096 // 1_000_000, _last_tick + 1)
+    _last_tick = first + count - 1
+    lows = struct.unpack(f"!{count}Q", os.urandom(8 * count))
+    return [
+        UUID(int=((tick >> 12) << 16 | 0x7000 | tick & 0xFFF) << 64 | 1 << 63 | low >> 2) for tick, low in enumerate(lows, first)
+    ]
 
 
 def check_queue_name(name: object) -> str:
@@ -49,10 +70,11 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
     merged = merge(options, defaults)
     codec = definition.params if definition is not None else PLAIN
     key = merged.idempotency_key
+    task_id, run_id = make_ids(2)
     return SpawnRequest(
         queue_name=check_queue_name(queue if merged.queue is None else merged.queue),
-        task_id=uuid6.uuid7(),
-        run_id=uuid6.uuid7(),
+        task_id=task_id,
+        run_id=run_id,
         task_name=name,
         params=codec.encode(params, f'params of task "{name}"'),
         headers=None if merged.headers is None else encode(dict(merged.headers), "headers"),
@@ -71,18 +93,19 @@ def make_requests(
     definition = registry.find(task)
     encoded = (definition.params if definition is not None else PLAIN).encode
     what = f'params of task "{first.task_name}"'
+    ids = iter(make_ids(2 * len(all_params) - 2))
     rest = [
         SpawnRequest(
             queue_name=first.queue_name,
-            task_id=uuid6.uuid7(),
-            run_id=uuid6.uuid7(),
+            task_id=task_id,
+            run_id=run_id,
             task_name=first.task_name,
             params=encoded(params, what),
             headers=first.headers,
             options=first.options,
             idempotency_key=first.idempotency_key,
         )
-        for params in all_params[1:]
+        for params, task_id, run_id in zip(all_params[1:], ids, ids, strict=False)
     ]
     return [first, *rest]
 
@@ -210,7 +233,7 @@ def _number(name: str, value: object, low: float, high: float) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidOptionError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:  # NaN lies nowhere
         raise InvalidOptionError(f"{name} must be between {low} and {high}, not {value!r}")
     return value
 
