@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import RFC_4122, uuid4
 
 import pytest
 
 from absurd.errors import ConfigurationError, InvalidOptionError, SerializationError, ValidationError
 from absurd.registry import Registry
-from absurd.spawning import check_queue_name, make_request, options_json, retry_json
+from absurd.spawning import check_queue_name, make_ids, make_request, options_json, retry_json
 from absurd.types import Cancellation, RetryStrategy, SpawnOptions
 
 
@@ -146,3 +148,25 @@ def test_a_function_that_is_not_registered_is_refused(registry: Registry) -> Non
 
 def test_no_strategy_is_the_default_one() -> None:
     assert retry_json(None) == {"kind": "exponential", "base_seconds": 1, "factor": 2, "max_seconds": 300, "jitter": 0.2}
+
+
+def test_ids_are_of_version_7_and_in_the_order_in_which_they_were_made() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = [*make_ids(3000), *make_ids(1), *make_ids(3000)]
+    after = time.time_ns() // 1_000_000
+    assert all(made.version == 7 and made.variant == RFC_4122 for made in ids)
+    assert sorted(set(ids)) == ids
+    # A batch is never dated more than its own 6,001 ticks ahead, which are 1.5 ms.
+    assert before <= ids[0].int >> 80 <= ids[-1].int >> 80 <= after + 2
+
+
+def test_ids_go_on_upwards_when_the_clock_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    (before,) = make_ids(1)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_600_000_000_000_000_000)
+    assert before < make_ids(1)[0] < make_ids(1)[0]
+
+
+def test_ids_made_by_threads_side_by_side_differ() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [made for ids in pool.map(lambda _: make_ids(50), range(200)) for made in ids]
+    assert len(set(made)) == 10_000
