@@ -12,8 +12,10 @@ import absurd.cli.dev as dev
 import absurd.cli.events as events
 import absurd.cli.queues as queues
 import absurd.cli.schema as schema
+import absurd.cli.serve as serve
 import absurd.cli.show as show
 import absurd.cli.spawn as spawn
+import absurd.cli.subscriptions as subscriptions
 import absurd.cli.tasks as tasks
 import absurd.cli.tokens as tokens
 import absurd.cli.triggers as triggers
@@ -67,7 +69,7 @@ def absurdctl(
 
 
 # In the order in which --help lists them.
-for module in (schema, dev, worker, queues, spawn, tasks, show, events, tokens, triggers, workers, upkeep):
+for module in (schema, dev, worker, serve, queues, spawn, tasks, show, events, subscriptions, tokens, triggers, workers, upkeep):
     module.register(app)
 
 

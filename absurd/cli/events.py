@@ -27,6 +27,10 @@ Payload = Annotated[
     str | None, typer.Option("-p", "--payload", metavar="JSON", help="Payload: JSON, @file, or - for standard input.")
 ]
 
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", metavar="KEY", help="Emit nothing if this key has been used in the queue.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
@@ -101,12 +105,26 @@ def _events(
         last = page[-1].seq
 
 
-def emit_event(session: Session, name: EventName, payload: Payload = None, queue: TargetQueue = DEFAULT_QUEUE) -> None:
-    """Emit an event: tasks that wait for its name wake, and tasks that will wait for it find it."""
+def emit_event(
+    session: Session, name: EventName, payload: Payload = None, queue: TargetQueue = DEFAULT_QUEUE, idempotency_key: Key = None
+) -> None:
+    """Emit an event: tasks that wait for its name wake, tasks that subscribe to it start, tasks that will wait for it find it."""
     value = None if payload is None else read_json(payload, "--payload")
-    seq = session.client(queue).emit_event(name, value, queue=queue)
-    text = f'Emitted event "{escape(name)}" in queue "{escape(queue)}" (seq {seq})'
-    session.out.done(text, seq=seq, queue_name=queue, event_name=name)
+    done = session.client(queue).dispatch_event(name, value, queue=queue, idempotency_key=idempotency_key)
+    text = (
+        f'Emitted event "{escape(name)}" in queue "{escape(queue)}" (seq {done.seq})'
+        if done.created
+        else f"The idempotency key is known; the event was emitted before (seq {done.seq})"
+    )
+    session.out.done(
+        text, seq=done.seq, queue_name=queue, event_name=name, created=done.created, tasks=[asdict(task) for task in done.tasks]
+    )
+    if not session.out.as_json:
+        for task in done.tasks:
+            told = (
+                f"Task ID: {task.task_id}" if task.task_id is not None else f"not started: {escape(task.message or task.status)}"
+            )
+            session.out.line(f'  "{escape(task.task_name)}" {told}')
 
 
 def list_waits(session: Session, queue: QueueFilter = None, limit: Limit = 50) -> None:

@@ -161,7 +161,7 @@ def spawn_task(
         priority=priority,
         idempotency_key=idempotency_key,
         max_attempts=max_attempts,
-        retry=_strategy(retry, retry_base, retry_factor, retry_max, retry_jitter),
+        retry=read_strategy(retry, retry_base, retry_factor, retry_max, retry_jitter),
         cancellation=None if max_delay is None and max_duration is None else Cancellation(max_delay, max_duration),
         headers=read_pairs(header, "-H") if header else None,
     )
@@ -201,7 +201,7 @@ def _wait(session: Session, handle: Any, timeout: float | None, facts: dict[str,
         session.out.line(dump(result, indent=True))
 
 
-def _strategy(
+def read_strategy(
     kind: Retry | None, base: float | None, factor: float | None, longest: float | None, jitter: float | None
 ) -> RetryStrategy | None:
     """The retry strategy that the options describe; ``None`` when they say nothing."""
