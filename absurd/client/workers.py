@@ -23,6 +23,8 @@ class WorkerSettings(TypedDict, total=False):
     grace_seconds: float
     unknown_task_delay: float
     strict_replay: bool
+    scheduler: bool
+    triggers: bool
     worker_id: str
 
 

@@ -19,6 +19,7 @@ from absurd.queries import workers as queries
 from absurd.queries.query import Query
 from absurd.registry import Registry
 from absurd.types import ClaimedRun
+from absurd.worker.background import Companions
 from absurd.worker.claiming import Claims
 from absurd.worker.failures import describe, summary
 from absurd.worker.leases import LeaseKeeper
@@ -71,6 +72,7 @@ class Engine:
         self._writer = Writer(url, self)
         self._claims = Claims(options, self._writer.wake, self._say_idle)
         self._leases = LeaseKeeper(url, options, self, version)
+        self._companions = Companions(registry, url, options)
         self._notifications = Notifications(url, options.queues, self._claims.look)
         self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._claims.look)
         connections = min(options.concurrency, MAX_TRANSACTIONS)
@@ -148,12 +150,15 @@ class Engine:
         if not self._draining:
             self._notifications.start()
             self._promoter.start()
+            self._companions.start()
         self._writer.wake()
         self.on_ready()
 
     async def _end(self) -> None:
         self._stopping = True
+        companions = asyncio.create_task(self._companions.stop())
         await self._let_finish()
+        await companions
         await self._notifications.stop()
         await self._promoter.stop()
         await self._stop_writer()

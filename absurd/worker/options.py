@@ -31,6 +31,8 @@ class WorkerOptions:
         grace_seconds: how long running tasks may go on after a request to stop.
         unknown_task_delay: seconds until a run whose task is not registered here is offered again.
         strict_replay: raise instead of warn when a handler takes other steps than recorded.
+        scheduler: whether it fires schedules; each slot fires once, however many processes do.
+        triggers: whether it polls the triggers of the application.
         worker_id: how it appears in ``list-workers``.
     """
 
@@ -41,6 +43,8 @@ class WorkerOptions:
     grace_seconds: float = 30.0
     unknown_task_delay: float = 5.0
     strict_replay: bool = False
+    scheduler: bool = True
+    triggers: bool = True
     worker_id: str = field(default_factory=make_worker_id)
 
     def __post_init__(self) -> None:
@@ -48,6 +52,9 @@ class WorkerOptions:
             raise InvalidOptionError(f"queues must be a list of at least one queue name, not {self.queues!r}")
         if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int) or not 1 <= self.concurrency <= 10_000:
             raise InvalidOptionError(f"concurrency must be a whole number from 1 to 10000, not {self.concurrency!r}")
+        for name in ("scheduler", "triggers"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOptionError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name, low, high in (
             ("lease_seconds", 0.5, 86_400),
             ("poll_interval", 0.01, 60),
