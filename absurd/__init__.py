@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     )
     from absurd.listeners import AsyncEventListener, EventListener, Principal, Result
     from absurd.queries.events import Dispatch, DispatchedTask
+    from absurd.queries.schedules import Schedule, ScheduleChange, ScheduleRun
     from absurd.queries.subscriptions import Subscription
     from absurd.queries.tokens import TokenInfo
     from absurd.queries.triggers import TriggerExecution, TriggerInfo
     from absurd.triggers import FileTrigger, Fire, HealthCheckTrigger, QueueDepthTrigger, Skip, Trigger
-    from absurd.queries.schedules import Schedule, ScheduleChange, ScheduleRun
     from absurd.types import Cancellation, Event, Json, RetryStrategy, SpawnOptions, TaskResult, TaskState
 
 _HOMES = {

@@ -65,6 +65,8 @@ Grace = Annotated[
         "--grace", metavar="DURATION", help="How long running tasks may go on after SIGTERM.", parser=seconds, show_default="30s"
     ),
 ]
+Scheduler = Annotated[bool, typer.Option("--scheduler/--no-scheduler", help="Fire schedules too.")]
+Triggers = Annotated[bool, typer.Option("--triggers/--no-triggers", help="Poll the app's triggers too.")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="Form of the log on standard error.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="From which severity on to log.")]
 
@@ -92,6 +94,8 @@ def worker(
     lease: Lease = 30.0,
     poll_interval: PollInterval = 1.0,
     grace: Grace = 30.0,
+    scheduler: Scheduler = True,
+    triggers: Triggers = True,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -116,6 +120,8 @@ def worker(
         lease_seconds=lease,
         poll_interval=poll_interval,
         grace_seconds=grace,
+        scheduler=scheduler,
+        triggers=triggers,
     )
     _check(session, options)
     if processes == 1:
@@ -123,6 +129,7 @@ def worker(
         return
     own += [*(f"--queue={name}" for name in options.queues), f"--concurrency={concurrency}", f"--lease={lease}"]
     own += [f"--poll-interval={poll_interval}", f"--grace={grace}", f"--log-format={log_format}", f"--log-level={log_level}"]
+    own += [*([] if scheduler else ["--no-scheduler"]), *([] if triggers else ["--no-triggers"])]
     raise typer.Exit(Supervisor([sys.executable, "-m", "absurd", "worker", *own], processes).run())
 
 
