@@ -10,7 +10,9 @@ import typer
 
 import absurd.cli.dev as dev
 import absurd.cli.events as events
+import absurd.cli.listen as listen
 import absurd.cli.queues as queues
+import absurd.cli.schedules as schedules
 import absurd.cli.schema as schema
 import absurd.cli.serve as serve
 import absurd.cli.show as show
@@ -69,7 +71,7 @@ def absurdctl(
 
 
 # In the order in which --help lists them.
-for module in (schema, dev, worker, serve, queues, spawn, tasks, show, events, subscriptions, tokens, triggers, workers, upkeep):
+for module in (schema, dev, worker, serve, queues, spawn, tasks, show, events, subscriptions, tokens, triggers, listen, workers, upkeep):
     module.register(app)
 
 
