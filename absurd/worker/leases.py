@@ -28,6 +28,9 @@ logger = logging.getLogger("absurd.worker")
 
 # Seconds between looks. The others wait three seconds before they believe that a session is gone, so this has to be well below.
 TICK = 1.0
+# The part of its time that a worker spends at most on sweeps that find nothing. They are cheap until somebody holds a snapshot
+# for minutes: a sweep then walks past the leases of all runs that have ended since.
+SWEEP_SHARE = 0.1
 # Seconds that a sweep waits for a row which somebody else has locked: the leases must not wait for it.
 LOCK_SECONDS = 0.5
 # Seconds between heartbeats of the worker's row.
@@ -61,6 +64,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="absurd-leases", daemon=True)
         self._renewed: dict[UUID, float] = {}
         self._next_beat = 0.0
+        self._next_sweep = 0.0
         # A third of the lease: two more tries before it runs out.
         self._tick = min(TICK, options.lease_seconds / 4)
 
@@ -97,8 +101,15 @@ class LeaseKeeper:
             if not run(conn, queries.heartbeat_worker(self._options.worker_id, len(self._holder.held()))):
                 self._register(conn)
             self._next_beat = time.monotonic() + HEARTBEAT
+        if time.monotonic() >= self._next_sweep:
+            self._sweep(conn)
+
+    def _sweep(self, conn: psycopg.Connection[Any]) -> None:
+        began = time.monotonic()
         ended = run(conn, queries.sweep())
-        if any(ended):
+        if not any(ended):
+            self._next_sweep = time.monotonic() + (time.monotonic() - began) / SWEEP_SHARE
+        else:
             logger.info("swept: %s lease(s) expired, %s deadline(s) passed, %s run(s) of dead workers, %s late event(s)", *ended)
 
     def _renew(self, conn: psycopg.Connection[Any]) -> None:
