@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         TokenError,
         ValidationError,
     )
-    from absurd.listeners import AsyncEventListener, EventListener, Principal, Result
+    from absurd.listeners import AsyncEventListener, EventListener, Principal, Result, Scheduler
     from absurd.queries.events import Dispatch, DispatchedTask
     from absurd.queries.schedules import Schedule, ScheduleChange, ScheduleRun
     from absurd.queries.subscriptions import Subscription
@@ -71,7 +71,7 @@ _HOMES = {
         "TokenError",
         "ValidationError",
     ),
-    "listeners": ("AsyncEventListener", "EventListener", "Principal", "Result"),
+    "listeners": ("AsyncEventListener", "EventListener", "Principal", "Result", "Scheduler"),
     "queries.tokens": ("TokenInfo",),
     "queries.events": ("Dispatch", "DispatchedTask"),
     "queries.subscriptions": ("Subscription",),
@@ -121,6 +121,7 @@ __all__ = [
     "ScheduleConflictError",
     "ScheduleNotFoundError",
     "ScheduleRun",
+    "Scheduler",
     "SchemaError",
     "SerializationError",
     "Skip",

@@ -71,7 +71,24 @@ def absurdctl(
 
 
 # In the order in which --help lists them.
-for module in (schema, dev, worker, serve, queues, spawn, tasks, show, events, subscriptions, tokens, triggers, listen, workers, upkeep):
+for module in (
+    schema,
+    dev,
+    worker,
+    serve,
+    queues,
+    spawn,
+    tasks,
+    show,
+    events,
+    subscriptions,
+    schedules,
+    tokens,
+    triggers,
+    listen,
+    workers,
+    upkeep,
+):
     module.register(app)
 
 

@@ -8,6 +8,7 @@ from absurd.listeners.notify import NotifyListener
 from absurd.listeners.principal import Principal
 from absurd.listeners.rabbitmq import RabbitMQListener
 from absurd.listeners.run import run_listener
+from absurd.listeners.scheduler import Scheduler
 from absurd.listeners.webhook import WebhookListener
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Principal",
     "RabbitMQListener",
     "Result",
+    "Scheduler",
     "WebhookListener",
     "run_listener",
 ]
