@@ -41,25 +41,35 @@ def find_app(option: str | None) -> WorkerMethods:
         if directory not in sys.path:
             sys.path.insert(0, directory)
     module_name, colon, attribute = setting.text.partition(":")
-    _check_form(setting, module_name, attribute if colon else None)
-    module = _import(module_name, setting)
+    check_form(setting, module_name, attribute if colon else None)
+    module = import_module(module_name, setting)
     return _attribute(module, attribute, setting) if colon else _only_app(module, setting)
 
 
+def find_configured_app() -> WorkerMethods | None:
+    """The application that ``ABSURD_APP`` or pyproject.toml names, imported; ``None`` if neither does."""
+    return None if _configured() is None else find_app(None)
+
+
 def _setting(option: str | None) -> Setting:
+    found = _configured() if option is None else Setting(option, "--app", Path.cwd())
+    if found is not None:
+        return found
+    raise AppNotFoundError(
+        f"no app is configured. Say which one with --app {EXAMPLE}, with {VARIABLE}={EXAMPLE}, or in the pyproject.toml of this "
+        f'directory or one above:\n\n    [tool.absurd]\n    app = "{EXAMPLE}"'
+    )
+
+
+def _configured() -> Setting | None:
     here = Path.cwd()
-    if option is not None:
-        return Setting(option, "--app", here)
     if os.environ.get(VARIABLE):
         return Setting(os.environ[VARIABLE], VARIABLE, here)
     for directory in (here, *here.parents):
         found = _read_pyproject(directory / "pyproject.toml")
         if found is not None:
             return Setting(found, str(directory / "pyproject.toml"), directory)
-    raise AppNotFoundError(
-        f"no app is configured. Say which one with --app {EXAMPLE}, with {VARIABLE}={EXAMPLE}, or in the pyproject.toml of this "
-        f'directory or one above:\n\n    [tool.absurd]\n    app = "{EXAMPLE}"'
-    )
+    return None
 
 
 def _read_pyproject(path: Path) -> str | None:
@@ -76,24 +86,27 @@ def _read_pyproject(path: Path) -> str | None:
     return app
 
 
-def _check_form(setting: Setting, module: str, attribute: str | None) -> None:
+def check_form(setting: Setting, module: str, attribute: str | None, example: str = EXAMPLE) -> None:
+    """Refuses what is no ``module:attribute`` at all."""
     parts = [*module.split("."), *(attribute.split(".") if attribute is not None else [])]
     if all(part.isidentifier() for part in parts) and not module.endswith(".py"):
         return
     hint = ""
     if module.endswith(".py") or "/" in module:
-        hint = f' Did you mean "{module.removesuffix(".py").strip("./").replace("/", ".")}:{attribute or "app"}"?'
-    raise AppNotFoundError(f'"{setting.text}" (from {setting.origin}) is not of the form module:attribute, like {EXAMPLE}.{hint}')
+        name = module.removesuffix(".py").strip("./").replace("/", ".")
+        hint = f' Did you mean "{name}:{attribute or example.partition(":")[2]}"?'
+    raise AppNotFoundError(f'"{setting.text}" (from {setting.origin}) is not of the form module:attribute, like {example}.{hint}')
 
 
-def _import(name: str, setting: Setting) -> ModuleType:
+def import_module(name: str, setting: Setting) -> ModuleType:
+    """The module of a setting, imported; an error says whether it is missing or broken, and where."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise AppNotFoundError(
                 f'there is no module "{error.name}" (from {setting.origin}: "{setting.text}"). '
-                f"Looked in {setting.directory} and the installed packages; start the worker in your project's directory."
+                f"Looked in {setting.directory} and the installed packages; start it in your project's directory."
             ) from error
         raise _broken(name, setting, error) from error
     except (Exception, SystemExit) as error:
@@ -136,7 +149,7 @@ def _attribute(module: ModuleType, path: str, setting: Setting) -> WorkerMethods
         value = getattr(value, part)
     if not isinstance(value, WorkerMethods):
         raise AppNotFoundError(
-            f'"{setting.text}" (from {setting.origin}) is no Absurd or AsyncAbsurd but {_kind(value)}. {_candidates(module)}'
+            f'"{setting.text}" (from {setting.origin}) is no Absurd or AsyncAbsurd but {kind_of(value)}. {_candidates(module)}'
         )
     return value
 
@@ -151,7 +164,8 @@ def _only_app(module: ModuleType, setting: Setting) -> WorkerMethods:
     raise AppNotFoundError(f'"{module.__name__}" holds several apps (from {setting.origin}); choose one. {_candidates(module)}')
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What kind of thing a value is, for messages."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "a function" if callable(value) else f"of type {type(value).__name__}"

@@ -43,8 +43,8 @@ class RabbitMQListener(EventListener):
     """Starts a task for each message of a durable queue: ``{"workflow_id": …, "params"?: …, "idempotency_key"?: …}``.
 
     A message is acknowledged when its task is durable, so none is lost. One whose acknowledgement gets lost, or whose listener
-    is killed, comes again: with a ``message_id`` property, or an ``idempotency_key``, it still starts one task; without either it may
-    start a second.
+    is killed, comes again: with a ``message_id`` property, or an ``idempotency_key``, it still starts one task; without either
+    it may start a second.
 
     While a task cannot be started (the database is away) the message is kept, and put back after a while. A message that can
     never become a task goes to the queue ``NAME.dead-letter``, with the reason in its header ``absurd-reason``.
