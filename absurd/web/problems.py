@@ -53,6 +53,7 @@ _STATUS: Sequence[tuple[type[errors.AbsurdError], int]] = (
     (errors.QueueNotFoundError, 404),
     (errors.TaskNotFoundError, 404),
     (errors.TaskCancelledError, 409),
+    (errors.ScheduleConflictError, 409),
     (errors.PayloadTooLargeError, 413),
     (errors.InvalidOptionError, 422),
     (errors.SerializationError, 422),

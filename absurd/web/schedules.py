@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from absurd.client import AsyncAbsurd
-from absurd.errors import AbsurdError
+from absurd.errors import ScheduleConflictError
 from absurd.queries.schedules import Schedule
 from absurd.web.backend import Backend
 from absurd.web.events import Message
@@ -59,7 +59,7 @@ class ScheduleRoutes:
         if found is None:
             try:
                 await client.create_schedule(event_type, event=event_type, every=interval, params=payload)
-            except AbsurdError:
+            except ScheduleConflictError:
                 # Another request may have been quicker, with another interval.
                 found = await self._find(client, event_type)
                 if found is None:

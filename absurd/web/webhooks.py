@@ -132,7 +132,7 @@ def webhook_routes(backend: Backend, kind: type[APIRoute]) -> APIRouter:
         "/webhooks/{event_type:path}/test",
         routes.test,
         methods=["GET"],
-        responses=responses(),
+        responses=responses(404),
         summary="Test whether a webhook is reachable",
     )
     router.add_api_route(
