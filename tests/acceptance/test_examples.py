@@ -40,6 +40,25 @@ The provider got: ['200 {"status": "accepted"}', '200 {"status": "accepted"}']""
 ✓ Approved by Ada
 🤖 Your journey is booked: Nightjet to Vienna, seat 42
 Result: {'answer': 'Your journey is booked: Nightjet to Vienna, seat 42', 'turns': 6}""",
+    "github_webhook.py": """\
+GitHub got: 200 {"status":"success","event_type":"push","workflows_triggered":1}
+GitHub got: 200 {"status":"success","event_type":"push","workflows_triggered":1}
+GitHub got: 401 {"detail": "Invalid webhook signature"}
+🔨 Building shop at 6dcb09b, pushed by Ada""",
+    "approval_by_link.py": """\
+📧 Ada: a mail to the manager
+👤 Refund 80 € to Ada? {'approved': 'true', 'comment': 'poor Ada'}
+✓ Ada: approved
+Result: {'status': 'refunded', 'amount': 80}
+👤 409: Already answered
+📧 Bob: a mail to the manager
+👤 Refund 9000 € to Bob? {'approved': 'false', 'comment': 'too much'}
+✗ Bob: refused: too much
+Result: {'status': 'refused'}
+📧 Cleo: a mail to the manager
+⏰ Cleo: nobody has answered in time
+Result: {'status': 'escalated'}
+👤 410: Too late""",
     "fan_out.py": """\
 📊 Asking 3 regions
   north: 200
