@@ -31,12 +31,17 @@ class _AsyncCursor(psycopg.AsyncCursor[Row]):
         return _ADAPTERS
 
 
+def _has_rows(cursor: _Cursor | _AsyncCursor) -> bool:
+    # The description says it too, but is made anew for every look, column by column.
+    return cursor.rownumber is not None
+
+
 def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
     """Runs a query within the connection's transaction and returns what its decoder makes of the rows."""
     try:
         with _Cursor(conn, row_factory=tuple_row) as cursor:
             cursor.execute(query.sql.encode(), query.args)
-            rows = cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if _has_rows(cursor) else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     return query.decode(rows)
@@ -47,7 +52,7 @@ async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
     try:
         async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql.encode(), query.args)
-            rows = await cursor.fetchall() if cursor.description else []
+            rows = await cursor.fetchall() if _has_rows(cursor) else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     return query.decode(rows)
