@@ -176,3 +176,9 @@ def test_the_type_of_a_function_is_found_once_and_belongs_to_its_annotation() ->
     assert return_codec(make(datetime)) is return_codec(make(datetime))
     assert return_codec(make(datetime)) is not return_codec(make(date))
     assert return_codec(make(int)) is return_codec(lambda: 1)
+
+
+@given(st.text("0123456789ab ", max_size=60), st.integers(10**17, 10**22), st.text("0123456789ab ", max_size=60))
+def test_integers_of_any_size_are_found_wherever_they_stand(before: str, number: int, after: str) -> None:
+    text = json.dumps([before, number, -number, after])
+    assert decode(text) == [before, number, -number, after]
