@@ -1,4 +1,4 @@
-"""An approval by link: the task mails a link to a manager and sleeps, for days if need be, until somebody has pressed a button there.
+"""An approval by link: the task mails a link to a manager and sleeps, for days if need be, until somebody presses a button there.
 
 The link is a page of ``absurd.web``, served here in the same program; ``absurdctl serve`` serves it too. Three refunds are asked
 for: one is approved, one is refused, and of one nobody takes notice.
