@@ -81,6 +81,20 @@ declare
   v absurd.spawn_options;
   v_limits jsonb := p_options -> 'cancellation';
 begin
+  -- What the library sends with most spawns: one test instead of dozens, for each expression is prepared again in each transaction.
+  if p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
+      && ($.retry_strategy.kind == "exponential" || $.retry_strategy.kind == "fixed" || $.retry_strategy.kind == "none")
+      && $.retry_strategy.base_seconds >= 0 && $.retry_strategy.base_seconds <= 315360000
+      && $.retry_strategy.factor >= 1 && $.retry_strategy.factor <= 1000
+      && $.retry_strategy.max_seconds >= 0 && $.retry_strategy.max_seconds <= 315360000
+      && $.retry_strategy.jitter >= 0 && $.retry_strategy.jitter <= 1
+      && !exists($.keyvalue() ? (@.key != "max_attempts" && @.key != "retry_strategy"))
+      && !exists($.retry_strategy.keyvalue() ? (@.key != "kind" && @.key != "base_seconds" && @.key != "factor"
+        && @.key != "max_seconds" && @.key != "jitter"))' then
+    v.retry_strategy := p_options -> 'retry_strategy';
+    v.max_attempts := (p_options -> 'max_attempts')::integer;
+    return v;
+  end if;
   v.error := absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation',
     'idempotency_key', 'priority', 'delay', 'available_at', 'parent_task_id']);
   if v.error is not null or p_options is null or jsonb_typeof(p_options) = 'null' then

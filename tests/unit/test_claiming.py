@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
 import pytest
 
 from absurd.types import ClaimedRun
-from absurd.worker import claiming
 from absurd.worker.claiming import Claims
 from absurd.worker.options import WorkerOptions
 
@@ -17,11 +16,11 @@ from absurd.worker.options import WorkerOptions
 class Play:
     """A worker's claims against a clock that the test moves."""
 
-    def __init__(self, queues: list[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, queues: list[str]) -> None:
         self.now = 1000.0
         self.later: list[float] = []
         self.idle: list[bool] = []
-        self.claims = Claims(WorkerOptions(queues=queues), lambda: None, self.idle.append)
+        self.claims = Claims(WorkerOptions(queues=tuple(queues)), lambda: None, self.idle.append)
 
     def claim(self, found: int, free: int = 2, took: float = 0.001) -> tuple[str, bool]:
         """One claim that is answered with so many runs: its queue, and whether it was a full look."""
@@ -44,10 +43,15 @@ def _run(queue: str, place: str | None) -> ClaimedRun:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
     loop = asyncio.new_event_loop()
-    made = Play(["q"], loop)
-    monkeypatch.setattr(claiming.time, "monotonic", made.monotonic)
-    monkeypatch.setattr(claiming.asyncio, "get_running_loop", lambda: loop)
-    monkeypatch.setattr(loop, "call_later", lambda delay, call, *args: made.later.append(delay) or loop.call_soon(call, *args))
+    made = Play(["q"])
+
+    def call_later(delay: float, call: Callable[[str], None], queue: str) -> asyncio.Handle:
+        made.later.append(delay)
+        return loop.call_soon(call, queue)
+
+    monkeypatch.setattr("absurd.worker.claiming.time.monotonic", made.monotonic)
+    monkeypatch.setattr("absurd.worker.claiming.asyncio.get_running_loop", lambda: loop)
+    monkeypatch.setattr(loop, "call_later", call_later)
     yield made
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
@@ -105,8 +109,6 @@ def test_a_worker_is_busy_after_three_claims_that_found_enough_and_idle_after_on
 
 
 def test_queues_have_their_turns_and_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.new_event_loop()
-    play = Play(["a", "b"], loop)
-    monkeypatch.setattr(claiming.time, "monotonic", play.monotonic)
+    play = Play(["a", "b"])
+    monkeypatch.setattr("absurd.worker.claiming.time.monotonic", play.monotonic)
     assert [play.claim(2) for _ in range(4)] == [("a", True), ("b", True), ("a", False), ("b", False)]
-    loop.close()
