@@ -24,6 +24,7 @@ from absurd import (
 )
 from tests.cli import environment, invoke
 from tests.support import wait_until
+from tests.support_proxy import LossyProxy
 
 Conn = psycopg.Connection[Any]
 
@@ -162,6 +163,39 @@ def test_k9_emissions_with_a_key_are_one_and_dispatch_says_so(app: Absurd) -> No
     assert (first.created, again.created, again.seq, again.tasks) == (True, False, first.seq, first.tasks)
     assert app.emit_event("e", idempotency_key="k") == first.seq
     assert app.dispatch_event("nobody").tasks == []
+
+
+@pytest.mark.parametrize("loss", ["statement", "answer"])
+@pytest.mark.parametrize("call", ["append_event", "dispatch_event"])
+def test_k9_an_emission_with_a_key_is_repeated_after_a_lost_answer_and_is_one(
+    database_url: str, conn: Conn, call: str, loss: Any
+) -> None:
+    with LossyProxy(database_url) as proxy, Absurd(proxy.url) as app:
+        app.subscribe("e", "a")
+        rule = proxy.lose(f"absurd.{call}", loss, "absurd")
+        if call == "append_event":
+            app.emit_event("e", idempotency_key="k")
+        else:
+            assert [task.status for task in app.dispatch_event("e", idempotency_key="k").tasks] == ["ok"]
+        assert rule.applied == 1
+    counts = "select (select count(*) from absurd.events), (select count(*) from absurd.tasks)"
+    assert conn.execute(counts).fetchone() == (1, 1)
+
+
+@pytest.mark.parametrize("loss", ["statement", "answer"])
+def test_k1_an_emit_of_a_task_whose_answer_is_lost_starts_its_subscriber_once(database_url: str, conn: Conn, loss: Any) -> None:
+    with LossyProxy(database_url) as proxy, Absurd(proxy.url) as app:
+
+        @app.register_task("first")
+        def first(params: Any, ctx: Context) -> None:
+            ctx.emit_event("e")
+
+        app.subscribe("e", "a")
+        rule = proxy.lose("absurd.emit_events", loss, "absurd worker: writer")
+        with app.worker():
+            app.spawn(first).result(timeout=30)
+        assert rule.applied == 1
+    assert conn.execute("select count(*) from absurd.tasks where task_name = 'a'").fetchone() == (1,)
 
 
 def test_dispatch_in_the_callers_transaction_is_dropped_with_it(app: Absurd, conn: Conn, database_url: str) -> None:
