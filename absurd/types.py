@@ -1,5 +1,5 @@
-"""Values that cross module borders: frozen dataclasses, aliases, and named tuples for what is made for every task (a third of
-the time). Without behaviour that needs anything else."""
+"""Values that cross module borders: frozen dataclasses, aliases, and named tuples for what is made for every
+task, in half the time. Without behaviour that needs anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays to PostgreSQL in binary: as text every quote in them is escaped, which costs thirty times as much for JSON texts."""
+"""Arrays to PostgreSQL in binary: as text every quote in them is escaped, which costs far more than all else."""
 
 from __future__ import annotations
 
