@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
@@ -45,6 +46,8 @@ class NotifyListener(EventListener):
         super().__init__(**settings)
         if len(check_name("channel", channel).encode()) > LONGEST_CHANNEL:
             raise InvalidOptionError(f"channel {channel!r} is longer than the {LONGEST_CHANNEL} bytes that PostgreSQL allows")
+        self.listening = threading.Event()
+        """Is set while notifications are heard; not by a process that stands by."""
         self._channel = channel
         self._url = url
 
@@ -69,11 +72,18 @@ class NotifyListener(EventListener):
                     return
             run(conn, listen(self._channel))
             reconnect.reset()
-            while not self.stopped.is_set():
-                for notice in conn.notifies(timeout=LOOK_SECONDS):
-                    self._handle(notice.payload)
-                    if self.stopped.is_set():
-                        return
+            self.listening.set()
+            try:
+                self._hear(conn)
+            finally:
+                self.listening.clear()
+
+    def _hear(self, conn: psycopg.Connection[Any]) -> None:
+        while not self.stopped.is_set():
+            for notice in conn.notifies(timeout=LOOK_SECONDS):
+                self._handle(notice.payload)
+                if self.stopped.is_set():
+                    return
 
     def _handle(self, payload: str) -> None:
         try:

@@ -190,7 +190,7 @@ class _Consumer:
         By us and not by the broker (x-dead-letter-exchange): a queue with such arguments can no longer be declared plainly by
         those who publish to it, and the broker could not say why.
         """
-        self._listener._report(f"a message of {self._listener._queue} was moved to {self._listener._dead_letter_queue}: {reason}")
+        self._listener._report(f"a message of {self._listener._queue} goes to {self._listener._dead_letter_queue}: {reason}")
         properties.headers = {
             **(properties.headers or {}),
             "absurd-reason": reason.encode()[:LONGEST_REASON].decode(errors="ignore"),
