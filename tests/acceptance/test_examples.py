@@ -65,6 +65,12 @@ Result: {'status': 'escalated'}
   south: 200
   west: 100
 Result: {'year': 2025, 'total': 500}""",
+    "queue_depth_trigger.py": """\
+📈 3 tasks wait in example-images: adding a worker
+✓ photo-1.jpg is small now
+✓ photo-2.jpg is small now
+✓ photo-3.jpg is small now
+Fired by the trigger: 1""",
     "spawn_in_transaction.py": """\
 After the rollback: 0 orders
 Result: paid
