@@ -56,7 +56,7 @@ def check_absurdctl(command: str, words: list[str]) -> None:
         if not word.startswith("-") and (number == 0 or words[number - 1] not in ("-d", "--database")):
             assert word in COMMAND.commands, f"{command}: there is no command {word}"
             found: click.Command = COMMAND.commands[word]
-            options |= {option for parameter in found.params for option in parameter.opts}
+            options |= {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
             break
     for word in words:
         if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word):
