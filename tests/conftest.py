@@ -31,7 +31,15 @@ FAST_AND_UNSAFE = {
     "autovacuum": "off",  # it would hold a database for a moment which is to be dropped or copied
     "max_wal_size": "4GB",
 }
-CALLERS_VARIABLES = ("ABSURD_DATABASE_URL", "ABSURD_APP", "ABSURD_HOME", "ABSURD_POSTGRES_BIN", "ABSURD_API_KEY", "WEBHOOK_SECRET")
+CALLERS_VARIABLES = (
+    "ABSURD_DATABASE_URL",
+    "ABSURD_APP",
+    "ABSURD_HOME",
+    "ABSURD_POSTGRES_BIN",
+    "ABSURD_API_KEY",
+    "ABSURD_AMQP_URL",
+    "WEBHOOK_SECRET",
+)
 LIBPQ_VARIABLES = tuple(name for name in os.environ if name.startswith("PG"))
 
 MakeServer = Callable[..., devdb.Server]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.programs import EXAMPLES, environment, output, run
+from tests.support_amqp import AMQP_URL, require_broker
 
 TRANSCRIPTS = {
     "event_timeout.py": """\
@@ -71,6 +72,9 @@ Result: {'year': 2025, 'total': 500}""",
 ✓ photo-2.jpg is small now
 ✓ photo-3.jpg is small now
 Fired by the trigger: 1""",
+    "file_drop.py": "📥 sales.csv (added): 4 numbers, 10 in all",
+    "notify_listener.py": "🏷 Parcel 1 to Graz",
+    "rabbitmq_consumer.py": "🖼 cat.png",
     "spawn_in_transaction.py": """\
 After the rollback: 0 orders
 Result: paid
@@ -81,6 +85,9 @@ IN_SEVERAL_TERMINALS = {"event_demo.py", "send_event.py"}
 
 @pytest.mark.parametrize("name", sorted(TRANSCRIPTS))
 def test_a45_example_prints_its_transcript_also_the_second_time(name: str, env: dict[str, str]) -> None:
+    if name == "rabbitmq_consumer.py":
+        require_broker()
+        env = {**env, "ABSURD_AMQP_URL": AMQP_URL}
     for _ in range(2):
         program = run(name, env=env)
         assert program.process.returncode == 0, program.error_lines
