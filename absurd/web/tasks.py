@@ -50,6 +50,8 @@ class RetryBody(BaseModel):
 class SpawnedTask(BaseModel):
     """A task that was made or found."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     task_id: UUID
     run_id: UUID
     attempt: int
@@ -108,7 +110,7 @@ class TaskRoutes:
         options["headers"] = with_source(given.headers, "http", "api")
         client = await self._backend.client()
         handle = await client.spawn(name, given.params, **options)
-        return SpawnedTask(task_id=handle.task_id, run_id=handle.run_id, attempt=handle.attempt, created=handle.created)
+        return SpawnedTask.model_validate(handle)
 
     async def show(self, task_id: UUID) -> Response:
         """State, result or failure of a task, and what it was spawned with."""
@@ -133,7 +135,7 @@ class TaskRoutes:
         if not given.spawn_new and state not in ("failed", "cancelled"):
             raise HTTPException(409, f"task {task_id} is {state}; only failed and cancelled tasks can be retried")
         handle = await client.retry_task(task_id, spawn_new=given.spawn_new, max_attempts=given.max_attempts)
-        return SpawnedTask(task_id=handle.task_id, run_id=handle.run_id, attempt=handle.attempt, created=handle.created)
+        return SpawnedTask.model_validate(handle)
 
     async def emit(
         self,
