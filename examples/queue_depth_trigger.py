@@ -27,9 +27,7 @@ def add_worker(params: dict[str, Any], ctx: Context) -> None:
         empty.wait(60)
 
 
-operations.add_trigger(
-    QueueDepthTrigger("example-images", 3, task=add_worker, name="example-queue-depth", poll_interval="200ms")
-)
+operations.add_trigger(QueueDepthTrigger("example-images", 3, task=add_worker, name="example-queue-depth", poll_interval="200ms"))
 
 
 def main() -> None:

@@ -65,6 +65,7 @@ class TriggerRegistration(BaseClient):
             def new_orders():
                 return Fire({"batch": 7}) if orders_waiting() else Skip
         """
+
         def register(function: Poll) -> Poll:
             if not callable(function):
                 raise ConfigurationError(f"the poll of a trigger is a function, not {function!r}")
