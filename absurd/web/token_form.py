@@ -95,7 +95,14 @@ def _field(root: Any, name: str, part: Any, required: bool) -> Field:
         return Field(name, "choice", label, hint, required, nullable, choices=choices)
     if kind == "string":
         form = node.get("format")
-        return Field(name, "date" if form == "date" else "line" if form in _LINES else "text", label, hint, required, nullable)
+        return Field(
+            name,
+            "date" if form == "date" else "line" if form in _LINES else "text",
+            label,
+            hint,
+            required,
+            nullable,
+        )
     if kind in ("number", "integer"):
         return Field(name, "number", label, hint, required, nullable, whole=kind == "integer")
     return Field(name, "json", label, hint, required, nullable)
@@ -119,9 +126,13 @@ def _resolve(root: Any, node: Any) -> tuple[Mapping[str, Any], bool]:
         among = node.get("anyOf")
         if isinstance(among, list):
             rest = [part for part in among if part != {"type": "null"}]
+            nullable = nullable or len(rest) < len(among)
+            # A decimal is a number or a text; the text keeps it exact.
+            texts = [part for part in rest if isinstance(part, dict) and part.get("type") == "string"]
+            if len(rest) == 2 and texts and {"type": "number"} in rest:
+                rest = texts
             if len(rest) != 1:
                 return {}, nullable
-            nullable = nullable or len(rest) < len(among)
             node = rest[0]
         elif isinstance(node.get("allOf"), list) and len(node["allOf"]) == 1:
             node = node["allOf"][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC
 from html import escape
 
 from starlette.responses import HTMLResponse
@@ -49,7 +50,7 @@ def question_page(
         parts.append(f'<p class="problem" role="alert">{escape(problem)}</p>')
     parts += ['<form method="post" accept-charset="utf-8">', *_controls(form, given or {}), "</form>"]
     if info.expires_at is not None:
-        parts.append(f"<footer>This link works once, until {info.expires_at:%Y-%m-%d %H:%M %Z}.</footer>")
+        parts.append(f"<footer>This link works once, until {info.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC.</footer>")
     else:
         parts.append("<footer>This link works once.</footer>")
     return _page(200 if problem is None else 422, title, parts)

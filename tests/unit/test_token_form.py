@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
@@ -62,6 +63,7 @@ def _schema(declared: Any) -> Any:
         (str, ["text"], None),
         (float, ["number"], None),
         (datetime, ["line"], None),
+        (Decimal, ["text"], None),
         (Approval, ["choice", "text", "number", "date"], "approved"),
         (Order, ["choice", "choice", "choice"], None),
         (Basket, ["json"], None),
@@ -94,6 +96,7 @@ def test_a_schema_of_any_shape_gives_a_form(schema: Any) -> None:
         (str, {"answer": "two\r\nlines"}, "two\nlines"),
         (float, {"answer": " 1.5 "}, 1.5),
         (str | None, {"answer": ""}, None),
+        (Decimal, {"answer": "0.10"}, Decimal("0.10")),
         (Basket, {"answer": '{"items": ["a"]}'}, Basket(["a"])),
         (Approval, {"approved": "true", "comment": "", "amount": "", "by": ""}, Approval(True)),
         (Approval, {"approved": "false", "amount": "7", "by": "2030-01-31"}, Approval(False, "", 7, date(2030, 1, 31))),
