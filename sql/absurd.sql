@@ -799,6 +799,20 @@ declare
   v absurd.spawn_options;
   v_limits jsonb := p_options -> 'cancellation';
 begin
+  -- What the library sends with most spawns: one test instead of dozens, for each expression is prepared again in each transaction.
+  if p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
+      && ($.retry_strategy.kind == "exponential" || $.retry_strategy.kind == "fixed" || $.retry_strategy.kind == "none")
+      && $.retry_strategy.base_seconds >= 0 && $.retry_strategy.base_seconds <= 315360000
+      && $.retry_strategy.factor >= 1 && $.retry_strategy.factor <= 1000
+      && $.retry_strategy.max_seconds >= 0 && $.retry_strategy.max_seconds <= 315360000
+      && $.retry_strategy.jitter >= 0 && $.retry_strategy.jitter <= 1
+      && !exists($.keyvalue() ? (@.key != "max_attempts" && @.key != "retry_strategy"))
+      && !exists($.retry_strategy.keyvalue() ? (@.key != "kind" && @.key != "base_seconds" && @.key != "factor"
+        && @.key != "max_seconds" && @.key != "jitter"))' then
+    v.retry_strategy := p_options -> 'retry_strategy';
+    v.max_attempts := (p_options -> 'max_attempts')::integer;
+    return v;
+  end if;
   v.error := absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation',
     'idempotency_key', 'priority', 'delay', 'available_at', 'parent_task_id']);
   if v.error is not null or p_options is null or jsonb_typeof(p_options) = 'null' then
@@ -2920,7 +2934,7 @@ begin
     return;
   elsif p_declared_by is distinct from v_old.declared_by then
     raise exception 'schedule "%" was made %; change it there, delete it first, or take another name', p_schedule_name,
-      coalesce(format('by the code of app "%s"', v_old.declared_by), 'by hand') using errcode = 'AB021';
+      coalesce('by the code of app "' || v_old.declared_by || '"', 'by hand') using errcode = 'AB021';
   elsif not coalesce(p_replace, false) then
     raise exception 'schedule "%" exists, but with another %', p_schedule_name, array_to_string(v_changes, ', ')
       using errcode = 'AB021', hint = 'Delete it first, or say that it is to be replaced.';
@@ -3019,7 +3033,7 @@ begin
   end if;
 end $$;
 
--- Takes the locks that a firing needs, in their order: the queue, shared; the event's name; the row. Null fields when there is no such
+-- Takes the locks that a firing needs, in their order: those of an emit, or the queue, shared; then the row. Null fields when there is no such
 -- schedule. Without p_wait nothing is waited for: null fields too when somebody holds one of them, so that one schedule in a
 -- long transaction holds up no other.
 create or replace function absurd.lock_schedule(p_schedule_name text, p_wait boolean) returns absurd.schedules
@@ -3035,13 +3049,15 @@ begin
     elsif p_wait then
       perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name));
       if v_seen.event_name is not null then
+        perform pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(v_seen.queue_name));
+        perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q))
+        from absurd.target_queues(v_seen.queue_name, v_seen.event_name) as t(q);
         perform pg_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name));
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
     else
-      if not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
-          or (v_seen.event_name is not null
-            and not pg_try_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name))) then
+      if not case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
+          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end then
         return null;
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update skip locked;
@@ -4552,5 +4568,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:12b238961d2fdea5';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:af5fb894bd2c44c3';
 commit;

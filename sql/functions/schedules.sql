@@ -189,7 +189,7 @@ begin
     return;
   elsif p_declared_by is distinct from v_old.declared_by then
     raise exception 'schedule "%" was made %; change it there, delete it first, or take another name', p_schedule_name,
-      coalesce(format('by the code of app "%s"', v_old.declared_by), 'by hand') using errcode = 'AB021';
+      coalesce('by the code of app "' || v_old.declared_by || '"', 'by hand') using errcode = 'AB021';
   elsif not coalesce(p_replace, false) then
     raise exception 'schedule "%" exists, but with another %', p_schedule_name, array_to_string(v_changes, ', ')
       using errcode = 'AB021', hint = 'Delete it first, or say that it is to be replaced.';
@@ -288,7 +288,7 @@ begin
   end if;
 end $$;
 
--- Takes the locks that a firing needs, in their order: the queue, shared; the event's name; the row. Null fields when there is no such
+-- Takes the locks that a firing needs, in their order: those of an emit, or the queue, shared; then the row. Null fields when there is no such
 -- schedule. Without p_wait nothing is waited for: null fields too when somebody holds one of them, so that one schedule in a
 -- long transaction holds up no other.
 create or replace function absurd.lock_schedule(p_schedule_name text, p_wait boolean) returns absurd.schedules
@@ -304,13 +304,15 @@ begin
     elsif p_wait then
       perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name));
       if v_seen.event_name is not null then
+        perform pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(v_seen.queue_name));
+        perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q))
+        from absurd.target_queues(v_seen.queue_name, v_seen.event_name) as t(q);
         perform pg_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name));
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
     else
-      if not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
-          or (v_seen.event_name is not null
-            and not pg_try_advisory_xact_lock(absurd.event_lock_key(v_seen.queue_name, v_seen.event_name))) then
+      if not case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
+          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end then
         return null;
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update skip locked;

@@ -112,7 +112,7 @@ def test_c13_a_scheduler_that_is_killed_in_the_middle_of_a_firing_loses_and_doub
             wait_until(
                 lambda: rows(
                     conn,
-                    "select from pg_stat_activity where application_name = 'absurd scheduler' and query like '%fire_schedule%'"
+                    "select 1 from pg_stat_activity where application_name = 'absurd scheduler' and query like '%fire_schedule%'"
                     " and cardinality(pg_blocking_pids(pid)) > 0",
                 ),
                 what="a firing that waits",
