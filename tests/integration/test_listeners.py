@@ -160,7 +160,7 @@ def test_stop_is_heard_by_whoever_looks_later_or_waits() -> None:
     assert early.stopped.is_set()
 
 
-def test_c28_origin_of_a_task_is_kept_when_a_source_before_has_named_it(database_url: str, conn: Conn) -> None:
+def test_c40_origin_in_the_headers_is_the_listener_and_other_headers_stay(database_url: str, conn: Conn) -> None:
     with Absurd(database_url) as app:
 
         @app.register_task("mail", headers={"absurd-source": {"kind": "http", "name": "first"}, "tenant": 1})
