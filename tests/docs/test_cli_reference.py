@@ -16,10 +16,11 @@ from scripts import build_cli_docs
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = PROGRAM.commands
 PLANNED = (
-    "init migrate schema-version create-queue drop-queue list-queues pause-queue resume-queue spawn-task list-tasks show- "
-    "task cancel-task retry-task list-events emit-event subscribe unsubscribe list-subscriptions complete-token list-waits "
-    "listen list-listeners list-workers cleanup dev worker serve create-schedule list-schedules pause-schedule resume- "
-    "schedule trigger-schedule backfill-schedule delete-schedule scheduler"
+    "init migrate schema-version create-queue drop-queue list-queues pause-queue resume-queue spawn-task list-tasks show-task "
+    "cancel-task retry-task list-events emit-event subscribe unsubscribe list-subscriptions complete-token list-waits listen "
+    "list-listeners list-workers cleanup dev worker serve create-schedule list-schedules pause-schedule resume-schedule "
+    "trigger-schedule backfill-schedule delete-schedule scheduler list-triggers enable-trigger disable-trigger delete-trigger "
+    "list-trigger-executions"
 )
 
 
