@@ -6,6 +6,30 @@ language sql immutable parallel safe as $$
   select hashtextextended('absurd subscriptions ' || p_queue_name, 0)
 $$;
 
+-- Takes the subscriptions of a queue alone. Whoever waits for a lock holds up all that come after him, and an open transaction that has
+-- emitted may last: so it waits for a tenth of a second at a time, and lets emits pass in between. Raises after the caller's own
+-- lock_timeout, if there is one.
+create or replace function absurd.lock_subscriptions(p_queue_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_patience text := current_setting('lock_timeout');
+  v_started timestamptz := clock_timestamp();
+begin
+  loop
+    begin
+      perform set_config('lock_timeout', '100ms', true);
+      perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
+      perform set_config('lock_timeout', v_patience, true);
+      return;
+    exception when lock_not_available then
+      if v_patience::interval > interval '0' and clock_timestamp() - v_started >= v_patience::interval then
+        raise;
+      end if;
+      perform pg_sleep(0.1);
+    end;
+  end loop;
+end $$;
+
 -- What is wrong with a pattern, or null.
 create or replace function absurd.pattern_error(p_pattern text) returns text
 language sql immutable parallel safe as $$
@@ -56,7 +80,7 @@ begin
   if found then
     return;
   end if;
-  perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
+  perform absurd.lock_subscriptions(p_queue_name);
   return query
     insert into absurd.subscriptions as s (queue_name, pattern, task_name, target_queue, config, options, after_seq, created_at)
     values (p_queue_name, p_pattern, p_task_name, v_target, v_config, v_options,
@@ -83,7 +107,7 @@ begin
     where s.queue_name = p_queue_name and s.pattern = p_pattern and s.task_name = p_task_name) then
     return false;
   end if;
-  perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
+  perform absurd.lock_subscriptions(p_queue_name);
   delete from absurd.subscriptions s where s.queue_name = p_queue_name and s.pattern = p_pattern and s.task_name = p_task_name;
   return found;
 end $$;

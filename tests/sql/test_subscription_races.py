@@ -293,3 +293,31 @@ def test_emits_and_drops_of_their_target_queue_never_deadlock(conn: Connection, 
     answers = rows(conn, "select status, count(*) as n from absurd.event_tasks where task_name = 'a' group by 1")
     assert sum(a["n"] for a in answers) == 2 * rounds
     assert value(conn, "select count(*) from absurd.event_tasks where task_name = 'b' and status = 'ok'") == 2 * rounds
+
+
+def test_emits_go_on_while_a_subscribe_waits_for_a_long_transaction(conn: Connection, first: Connection, database_url: str) -> None:
+    emit(first, "e")
+    second = Background(database_url, lambda c: subscribe(c, "e", "a")).wait_until_blocked()
+    conn.execute("set lock_timeout = '5s'")
+    for number in range(20):
+        emit(conn, f"other {number}")
+    first.commit()
+    second.result()
+    emit(conn, "e")
+    assert started(conn) == ["a"]
+
+
+def test_a_subscribe_gives_up_after_the_lock_timeout_of_its_session(
+    conn: Connection, first: Connection, database_url: str
+) -> None:
+    emit(first, "e")
+
+    def impatient(connection: Connection) -> None:
+        connection.execute("set lock_timeout = '300ms'")
+        subscribe(connection, "e", "a")
+
+    assert Background(database_url, impatient).code() == "55P03"
+    assert value(conn, "select count(*) from absurd.subscriptions") == 0
+    first.rollback()
+    subscribe(conn, "e", "a")
+    assert value(conn, "show lock_timeout") == "0"
