@@ -3080,8 +3080,8 @@ begin
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
     else
-      if not case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
-          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end then
+      if not (case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
+          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end) then
         return null;
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update skip locked;
@@ -4592,5 +4592,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:75413433337bf277';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:77d3f13fe13c9356';
 commit;

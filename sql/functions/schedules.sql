@@ -311,8 +311,8 @@ begin
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
     else
-      if not case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
-          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end then
+      if not (case when v_seen.event_name is null then pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_seen.queue_name))
+          else absurd.try_lock_emit(v_seen.queue_name, v_seen.event_name) end) then
         return null;
       end if;
       select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update skip locked;
