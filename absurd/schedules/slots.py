@@ -62,13 +62,17 @@ class Slots:
             slot = self.after(slot)
 
     def due(self, slot: datetime) -> datetime:
-        """When a slot fires: jitter is drawn from its name and moment, so that every scheduler finds the same."""
+        """When a slot fires: jitter is drawn from its name and moment, so that every scheduler finds the same.
+
+        Before the next slot, whatever the jitter: a slot that fired after its successor would count as missed.
+        """
         schedule = self._schedule
         if not schedule.jitter_seconds:
             return slot
         digest = hashlib.sha256(f"{schedule.schedule_name}\n{slot.astimezone(UTC).isoformat()}".encode()).digest()
         part = int.from_bytes(digest[:8]) / 2**64
-        return slot + timedelta(seconds=schedule.jitter_seconds * part)
+        following, spread = self.after(slot), timedelta(seconds=schedule.jitter_seconds)
+        return slot + part * (spread if following is None else min(spread, following - slot))
 
     def _after(self, at: datetime) -> datetime | None:
         if self._schedule.cron is not None:

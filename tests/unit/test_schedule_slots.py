@@ -274,6 +274,18 @@ def test_jitter_is_the_same_for_every_scheduler_and_fires_nothing_early() -> Non
     assert plan.next_due == slots.due(NOON + MINUTE)
 
 
+def test_a_jitter_longer_than_the_interval_neither_turns_slots_round_nor_loses_one() -> None:
+    found = replace(every(60, jitter_seconds=3600.0), next_slot=NOON, due_at=NOON)
+    fired: list[datetime] = []
+    for k in range(50):
+        now = Slots(found).due(NOON + k * MINUTE)
+        assert NOON + k * MINUTE <= now < NOON + (k + 1) * MINUTE
+        plan = due_plan(found, now)
+        fired += plan.slots
+        found = replace(found, next_slot=plan.next_slot, due_at=plan.next_due, last_slot=plan.slots[-1])
+    assert fired == [NOON + k * MINUTE for k in range(50)]
+
+
 def test_a_backfill_that_is_too_long_is_refused() -> None:
     found = every(60)
     assert len(backfill_slots(found, NOON - timedelta(hours=1), NOON, 60)) == 60
