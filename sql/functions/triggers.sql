@@ -129,7 +129,7 @@ create or replace function absurd.fire_trigger(
 returns text[]
 language plpgsql volatile as $$
 declare
-  v_statuses text[] := '{}';
+  v_statuses text[] := '{}'::text[];
   v_headers json := absurd.with_source(p_trigger.headers, 'trigger', p_trigger.trigger_name);
   v_spawned record;
 begin
@@ -168,7 +168,7 @@ declare
   v_trigger absurd.triggers;
   v_queue_name text;
   v_status text := 'ok';
-  v_fires text[] := '{}';
+  v_fires text[] := '{}'::text[];
   v_error text := p_error;
 begin
   select t.queue_name into v_queue_name from absurd.triggers t where t.trigger_name = p_trigger_name;
