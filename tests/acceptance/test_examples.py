@@ -8,6 +8,10 @@ from tests.acceptance.programs import EXAMPLES, environment, output, run
 from tests.support_amqp import AMQP_URL, require_broker
 
 TRANSCRIPTS = {
+    "cron_report.py": """\
+📊 Three reports have come by the clock
+⏱ A second apart: True
+⏪ Run afterwards: 5 of 8""",
     "event_timeout.py": """\
 ⏳ Ada: waiting for the payment
 ⏰ Ada: no payment yet, sending a reminder
