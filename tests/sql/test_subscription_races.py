@@ -295,7 +295,9 @@ def test_emits_and_drops_of_their_target_queue_never_deadlock(conn: Connection, 
     assert value(conn, "select count(*) from absurd.event_tasks where task_name = 'b' and status = 'ok'") == 2 * rounds
 
 
-def test_emits_go_on_while_a_subscribe_waits_for_a_long_transaction(conn: Connection, first: Connection, database_url: str) -> None:
+def test_emits_go_on_while_a_subscribe_waits_for_a_long_transaction(
+    conn: Connection, first: Connection, database_url: str
+) -> None:
     emit(first, "e")
     second = Background(database_url, lambda c: subscribe(c, "e", "a")).wait_until_blocked()
     conn.execute("set lock_timeout = '5s'")
