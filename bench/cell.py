@@ -113,25 +113,28 @@ class Cell:
             for worker in self.workers:
                 worker.look()
             firsts = [worker.first for worker in self.workers if worker.first is not None]
+            now = time.monotonic()
             if firsts and (finished := self.finished()) * 4 > already * 4 + count:
                 return already, min(firsts)
             if len(firsts) == len(self.workers):
-                return finished, time.monotonic()
+                return finished, now
             time.sleep(0.003)
         raise TimeoutError(f"no handler began within {self.limit:.0f} s")
 
     def wait_finished(self, count: int) -> tuple[int, float]:
         """Waits until so many tasks are finished, or the limit; how many are, and when that was."""
         deadline = time.monotonic() + self.limit
+        start: tuple[int, float] | None = None
         while True:
+            # A count is of what was there when it began: beside a million rows it takes long.
             began = time.monotonic()
             finished = self.finished()
-            now = time.monotonic()
-            if finished >= count or now > deadline:
-                return finished, now
+            if finished >= count or began > deadline:
+                return finished, began
             for worker in self.workers:
                 worker.look()
-            time.sleep(max(LOOK_SECONDS, 10 * (now - began)))
+            start = start or (finished, began)
+            time.sleep(_pause(time.monotonic() - began, start, (finished, began), count))
 
     def wait_marks(self, what: str, count: int) -> None:
         """Waits until handlers have got somewhere that often."""
@@ -167,6 +170,18 @@ class Cell:
             (database,),
         )
         return read_work(self.databases.admin, database)
+
+
+def _pause(look: float, start: tuple[int, float], now: tuple[int, float], count: int) -> float:
+    """Seconds until the next look, which took so long: few looks in between, and one soon after the end.
+
+    A fixed share of the time alone would be seconds late where looks are slow, and a drain may be over in one.
+    """
+    seldom = max(LOOK_SECONDS, 10 * look)
+    if now[0] == start[0]:
+        return min(seldom, max(LOOK_SECONDS, look))
+    left = (count - now[0]) * (now[1] - start[1]) / (now[0] - start[0]) - look
+    return min(seldom, max(LOOK_SECONDS, left))
 
 
 @contextmanager

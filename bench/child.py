@@ -1,7 +1,7 @@
 """A process of a system: a producer or a worker, told what to do by the runner, line by line.
 
-It runs in the system's virtual environment. Commands come in on stdin, one JSON object per line; answers go out on descriptor 3,
-because libraries write to stdout what they like.
+It runs in the system's virtual environment. Commands come in on stdin, one JSON object per line; answers go out on a descriptor
+of their own, because libraries write to stdout what they like.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from bench.adapter import PAD, Adapter, Params
 from bench.systems import load
 
-ANSWERS = 3
+Say = Callable[[dict[str, Any]], None]
 
 
 class Marks:
     """When which handler got where, by the clock that all processes of a machine share."""
 
-    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._seen: list[tuple[str, int, float]] = []
 
@@ -45,9 +46,9 @@ class Marks:
         return sum(1 for mark in list(self._seen) if mark[0] == what)
 
 
-def say(answer: dict[str, Any]) -> None:
+def send(descriptor: int, answer: dict[str, Any]) -> None:
     """Sends one line to the runner."""
-    os.write(ANSWERS, json.dumps(answer).encode() + b"\n")
+    os.write(descriptor, json.dumps(answer).encode() + b"\n")
 
 
 def make_params(first: int, count: int, fixed: dict[str, Any], size: int = 0) -> list[Params]:
@@ -103,7 +104,7 @@ def handle(adapter: Adapter, marks: Marks, command: dict[str, Any]) -> Any:
             raise ValueError(f"no command is called {other!r}")
 
 
-def serve(adapter: Adapter, marks: Marks) -> None:
+def serve(adapter: Adapter, marks: Marks, say: Say) -> None:
     """Answers commands until stdin ends, then ends the process."""
     for line in sys.stdin:
         try:
@@ -115,8 +116,10 @@ def serve(adapter: Adapter, marks: Marks) -> None:
 
 
 def main() -> None:
-    """``python -m bench.child SYSTEM ROLE SETTINGS URL``; the role is producer or worker."""
-    name, role, settings, url = sys.argv[1:]
+    """``python -m bench.child SYSTEM ROLE SETTINGS URL DESCRIPTOR``; the role is producer or worker."""
+    name, role, settings, url, descriptor = sys.argv[1:]
+    os.set_inheritable(int(descriptor), False)  # no child of the system's may keep it open
+    say = partial(send, int(descriptor))
     marks = Marks(say)
     chosen = json.loads(settings)
     if name == "absurd" and not chosen.get("uvloop"):
@@ -124,10 +127,10 @@ def main() -> None:
     adapter = load(name)(url, chosen, marks.mark)
     say({"answer": "ready"})
     if role == "producer":
-        serve(adapter, marks)
+        serve(adapter, marks, say)
         return
     sys.stdin.readline()
-    threading.Thread(target=serve, args=(adapter, marks), daemon=True).start()
+    threading.Thread(target=serve, args=(adapter, marks, say), daemon=True).start()
     try:
         adapter.work()
     except BaseException as error:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.child import ANSWERS
 from bench.environments import ROOT, python_of
 
 Mark = tuple[str, int, float]
@@ -30,11 +29,11 @@ class Child:
     ) -> None:
         self.first: float | None = None
         self._log = log
-        command = [str(python_of(system)), "-m", "bench.child", system, role, json.dumps(settings), url]
         reading, writing = os.pipe()
+        command = [str(python_of(system)), "-m", "bench.child", system, role, json.dumps(settings), url, str(writing)]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", f'exec "$@" {ANSWERS}>&{writing}', "sh", *command],
+                command,
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=output,
