@@ -27,10 +27,13 @@ declare
   v_now timestamptz := absurd.current_time();
   v_queues text[] := array(select distinct u.q from unnest(p_queue_names) as u(q) where u.q is not null order by 1);
   v_owners uuid[];
+  v_owner_run_ids uuid[];
+  v_owner_attempts integer[];
 begin
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
-    v_owners := absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, array(
+    select c.owners, c.run_ids, c.attempts into v_owners, v_owner_run_ids, v_owner_attempts
+    from absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, p_run_ids, array(
       select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key, opt.error) is null
       from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
         with ordinality as u(queue_name, task_name, params, options, key, ord)
@@ -38,13 +41,15 @@ begin
       left join (
         select d.options, (absurd.read_spawn_options(d.options)).error from (select distinct o as options from unnest(p_options) as o) d
       ) opt on opt.options = u.options
-      order by u.ord));
+      order by u.ord)) c;
   end if;
   return query
   with item as materialized (
-    select u.ord, u.queue_name, u.task_id, u.run_id, u.task_name, u.params, u.headers, u.options, u.owner, u.idempotency_key
-    from unnest(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, v_owners, p_idempotency_keys)
-      with ordinality as u(queue_name, task_id, run_id, task_name, params, headers, options, owner, idempotency_key, ord)
+    select u.ord, u.queue_name, u.task_id, u.run_id, u.task_name, u.params, u.headers, u.options, u.owner, u.owner_run_id, u.owner_attempt,
+      u.idempotency_key
+    from unnest(p_queue_names, p_task_ids, p_run_ids, p_task_names, p_params, p_headers, p_options, v_owners, v_owner_run_ids,
+        v_owner_attempts, p_idempotency_keys) with ordinality
+      as u(queue_name, task_id, run_id, task_name, params, headers, options, owner, owner_run_id, owner_attempt, idempotency_key, ord)
   ), opt as materialized (
     select d.options, absurd.read_spawn_options(d.options) as o from (select distinct i.options from item i where i.options is not null) d
   ), judged as materialized (
@@ -83,14 +88,12 @@ begin
   )
   select
     case when j.problem is null then coalesce(j.owner, j.task_id) end,
-    case when j.problem is null then coalesce(old_run.run_id, old_task.run_id, j.run_id) end,
-    coalesce(old_run.attempt, old_task.attempt, 1),
+    case when j.problem is null then coalesce(j.owner_run_id, j.run_id) end,
+    coalesce(j.owner_attempt, 1),
     j.problem is null and (j.owner is null or j.owner = j.task_id),
     case when j.problem is null then 'ok' when j.no_queue then 'no_queue' when j.too_large then 'too_large' else 'invalid' end,
     j.problem
   from judged j
-  left join absurd.tasks old_task on old_task.task_id = j.owner and j.owner <> j.task_id
-  left join absurd.runs old_run on old_run.task_id = j.owner and j.owner <> j.task_id
   -- Used, for a CTE that nobody reads is not run and nobody would be told.
   cross join (select count(*) as n from told) t
   where t.n >= 0
@@ -130,12 +133,10 @@ begin
   end if;
   status := 'ok';
   if p_idempotency_key is not null then
-    task_id := (absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[true]))[1];
+    select c.owners[1], c.run_ids[1], c.attempts[1] into task_id, run_id, attempt
+    from absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[p_run_id], array[true]) c;
     if task_id <> p_task_id then
       created := false;
-      select coalesce(r.run_id, t.run_id), coalesce(r.attempt, t.attempt) into run_id, attempt
-      from absurd.tasks t left join absurd.runs r on r.task_id = t.task_id
-      where t.task_id = spawn_one.task_id;
       return;
     end if;
   end if;
@@ -159,17 +160,20 @@ begin
   end if;
 end $$;
 
--- Takes the keys for these tasks, or finds who has them: per item the id of the task that owns its key, null without a key.
--- Only acceptable items take a key: one that is refused leaves it to those that come after it.
-create or replace function absurd.claim_idempotency_keys(p_queue_names text[], p_keys text[], p_task_ids uuid[], p_acceptable boolean[])
-returns uuid[]
+-- Takes the keys for these tasks, or finds who has them: per item the task that owns its key, the present or last run of that task and
+-- its attempt; null without a key. Only acceptable items take a key: one that is refused leaves it to those that come after it.
+create or replace function absurd.claim_idempotency_keys(
+  p_queue_names text[], p_keys text[], p_task_ids uuid[], p_run_ids uuid[], p_acceptable boolean[],
+  out owners uuid[], out run_ids uuid[], out attempts integer[])
+returns record
 language plpgsql volatile
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_owners uuid[];
+  v_missing boolean;
 begin
-  -- Again until each has an owner: a clean-up may delete a key between the insert that met it and the look at it.
+  -- Again until each has an owner that is there: a clean-up may delete it between the insert that met its key and the look at it.
+  -- One look tells key, task and run, so that none of them can be gone when the others are read.
   loop
     insert into absurd.idempotency_keys (queue_name, idempotency_key, task_id)
     select u.queue_name, u.key, u.task_id
@@ -177,15 +181,32 @@ begin
     where u.key is not null and u.acceptable
     order by u.queue_name, u.key, u.ord
     on conflict (queue_name, idempotency_key) do nothing;
-    v_owners := array(
-      select (select k.task_id from absurd.idempotency_keys k where k.queue_name = u.queue_name and k.idempotency_key = u.key limit 1)
-      from unnest(p_queue_names, p_keys) with ordinality as u(queue_name, key, ord)
-      order by u.ord);
-    exit when not exists (
-      select from unnest(p_keys, p_acceptable, v_owners) as u(key, acceptable, owner)
-      where u.key is not null and u.acceptable and u.owner is null);
+    select array_agg(o.task_id order by u.ord), array_agg(o.run_id order by u.ord), array_agg(o.attempt order by u.ord),
+      bool_or(u.key is not null and u.acceptable and o.run_id is null)
+    into owners, run_ids, attempts, v_missing
+    from unnest(p_queue_names, p_keys, p_task_ids, p_run_ids, p_acceptable) with ordinality
+      as u(queue_name, key, task_id, run_id, acceptable, ord)
+    left join lateral (
+      select k.task_id, coalesce(r.attempt, t.attempt, 1) as attempt,
+        case
+          when k.task_id = u.task_id then u.run_id
+          when t.task_id is not null then coalesce(r.run_id, t.run_id)
+          -- another item of this call, which is inserted later
+          else p_run_ids[array_position(p_task_ids, k.task_id)]
+        end as run_id
+      from absurd.idempotency_keys k
+      left join absurd.tasks t on t.task_id = k.task_id
+      left join absurd.runs r on r.task_id = k.task_id
+      where k.queue_name = u.queue_name and k.idempotency_key = u.key
+      limit 1
+    ) o on true;
+    exit when v_missing is not true;
+    -- A key goes with its task; one that has none belongs to nobody.
+    delete from absurd.idempotency_keys k
+    using unnest(p_queue_names, p_keys) as u(queue_name, key)
+    where k.queue_name = u.queue_name and k.idempotency_key = u.key and k.task_id <> all (p_task_ids)
+      and not exists (select from absurd.tasks t where t.task_id = k.task_id);
   end loop;
-  return v_owners;
 end $$;
 
 -- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.

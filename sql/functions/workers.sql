@@ -46,6 +46,7 @@ create or replace function absurd.reap_workers(p_limit integer default 200) retu
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
+  v_dead text[];
   v_run_ids uuid[];
   v_ended integer := 0;
 begin
@@ -61,15 +62,18 @@ begin
     where k.session_key is not null
   ) s
   where w.worker_id = s.worker_id and s.alive = (w.missing_since is not null);
-  v_run_ids := array(
-    select d.run_id from (
-      select r.run_id
-      from absurd.runs r
-      join absurd.workers w on w.worker_id = r.worker_id
-      where r.state = 'running' and r.lease_expires_at is not null and w.missing_since < v_now - interval '3 seconds'
-      order by r.run_id
-      limit p_limit
-      for update of r skip locked) d);
+  -- Whoever is dead first: to look for runs reads the index of leases whole, with the entries that an old snapshot keeps in it.
+  v_dead := array(select w.worker_id from absurd.workers w where w.missing_since < v_now - interval '3 seconds');
+  if cardinality(v_dead) > 0 then
+    v_run_ids := array(
+      select d.run_id from (
+        select r.run_id
+        from absurd.runs r
+        where r.state = 'running' and r.lease_expires_at is not null and r.worker_id = any (v_dead)
+        order by r.run_id
+        limit p_limit
+        for update skip locked) d);
+  end if;
   if cardinality(v_run_ids) > 0 then
     v_ended := absurd.end_swept(v_run_ids, array_fill('worker'::text, array[cardinality(v_run_ids)]), array(
       select json_build_object('name', '$WorkerLost', 'message', format('worker %s vanished while it held this run', r.worker_id))

@@ -109,7 +109,7 @@ def test_many_tasks_in_batches_with_keys(app: Absurd, conn: Conn) -> None:
     assert stored(conn, "params, r.priority", handles[2499].task_id) == (2499, 2)
     keyed = app.spawn_many("work", [1, 2, 3], idempotency_keys=["a", "b", "a"])
     assert [handle.created for handle in keyed] == [True, True, False]
-    assert keyed[0].task_id == keyed[2].task_id
+    assert (keyed[0].task_id, keyed[0].run_id) == (keyed[2].task_id, keyed[2].run_id)
     assert app.spawn_many("work", []) == []
 
 

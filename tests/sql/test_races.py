@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -266,6 +267,38 @@ def test_a_spawn_with_a_key_that_is_being_cleaned_up_names_a_task_or_makes_one(
     else:
         assert answer["task_id"] == old["task_id"]
     assert spawn(conn, options={"idempotency_key": "k"})["task_id"] == answer["task_id"] or not answer["created"]
+
+
+SPAWN_ONE = "select * from absurd.spawn_one('default', %s, %s, 'work', '1', null, null, 'k')"
+SPAWN_TASKS = (
+    "select * from absurd.spawn_tasks('{default}', array[%s], array[%s], '{work}', array['1'::json], '{null}', '{null}', '{k}')"
+)
+
+
+@pytest.mark.parametrize("statement", [SPAWN_ONE, SPAWN_TASKS])
+def test_a_spawn_whose_key_loses_its_task_between_two_looks_makes_one(
+    conn: Connection, first: Connection, database_url: str, statement: str
+) -> None:
+    spawn(conn, options={"idempotency_key": "k"})
+    complete(conn, claim(conn))
+    task_id, run_id = uuid4(), uuid4()
+    # Whoever reads tasks waits; the key can still be read.
+    rows(first, "lock table absurd.tasks")
+    second = Background(database_url, lambda c: row(c, statement, task_id, run_id)).wait_until_blocked()
+    assert value(first, "select absurd.cleanup_tasks('default', 0)") == 1
+    first.commit()
+    answer = second.result()
+    assert (answer["task_id"], answer["run_id"], answer["created"]) == (task_id, run_id, True)
+    assert value(conn, "select task_id from absurd.idempotency_keys") == task_id
+    assert claim(conn)["run_id"] == run_id
+
+
+@pytest.mark.parametrize("statement", [SPAWN_ONE, SPAWN_TASKS])
+def test_a_key_without_its_task_is_taken_over(conn: Connection, statement: str) -> None:
+    rows(conn, "insert into absurd.idempotency_keys values ('default', 'k', gen_random_uuid())")
+    task_id = uuid4()
+    assert row(conn, statement, task_id, uuid4())["created"]
+    assert value(conn, "select task_id from absurd.idempotency_keys") == task_id
 
 
 def test_two_claims_at_once_share_and_do_not_wait(conn: Connection, first: Connection) -> None:
