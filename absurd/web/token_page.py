@@ -76,6 +76,8 @@ def _controls(form: Form, given: Mapping[str, str]) -> list[str]:
     parts = [_control(field, given.get(field.name, "")) for field in form.fields if field is not buttons]
     if buttons is None:
         return [*parts, '<button type="submit">Send</button>']
+    # Enter in a field presses the first button of a form, which would be "Yes"; if that one is disabled, it presses none.
+    unpressed = '<button type="submit" disabled hidden></button>'
     # The legend of an answer that is nothing but buttons would repeat the name of a type.
     legend = f"<legend>{escape(buttons.label)}</legend>" if form.is_object else ""
     shown = "".join(
@@ -83,7 +85,7 @@ def _controls(form: Form, given: Mapping[str, str]) -> list[str]:
         f"{escape(choice_label(choice))}</button>"
         for choice in buttons.choices
     )
-    return [*parts, f"<fieldset>{legend}{_hint(buttons)}{shown}</fieldset>"]
+    return [unpressed, *parts, f"<fieldset>{legend}{_hint(buttons)}{shown}</fieldset>"]
 
 
 def _control(field: Field, text: str) -> str:

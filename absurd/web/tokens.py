@@ -29,6 +29,8 @@ MAX_FIELDS = 1000
 _STATUS = {"unknown": 404, "used": 409, "expired": 410, "ended": 410}
 _TITLES = {404: "Unknown link", 409: "Already answered", 410: "Too late"}
 _OTHER_TITLE = "This did not work"
+# Who presses a button twice sees the answer to the second time.
+_ANSWERED = "This link takes one answer and has it. If you have just sent yours more than once, the first time counted."
 _BODY = {
     "description": "The answer, of the type that the task asked for",
     "content": {"application/json": {"schema": {}}, FORM: {"schema": {"type": "object"}}},
@@ -149,4 +151,5 @@ def _as_page(error: Exception, request: Request) -> Response:
     """The answer to a request that ended with an error, for a person."""
     answer = answer_error(error, request)
     status, detail = answer.status_code, json.loads(bytes(answer.body))["detail"]
-    return message_page(status, _TITLES.get(status, _OTHER_TITLE), f"{detail[:1].upper()}{detail[1:]}.")
+    text = _ANSWERED if status == 409 else f"{detail[:1].upper()}{detail[1:]}."
+    return message_page(status, _TITLES.get(status, _OTHER_TITLE), text)

@@ -30,13 +30,21 @@ class Decision:
     comment: str = ""
 
 
+@dataclass
+class Payout:
+    """An answer with a field of one line."""
+
+    approved: bool
+    amount: int
+
+
 @pytest.fixture
 def app(database_url: str) -> Iterator[Absurd]:
     with Absurd(database_url) as made:
 
         @made.register_task("ask", retry="none")
         def ask(params: Any, ctx: Context) -> Any:
-            kinds = {"decision": Decision, "bool": bool, "text": str}
+            kinds = {"decision": Decision, "payout": Payout, "bool": bool, "text": str}
             params = {**params, "type": kinds.get(params.get("type"))}
             token = ctx.create_token("approval", **params)
             ctx.step("secret", lambda: token.secret)
@@ -92,7 +100,17 @@ def test_a2_a_person_opens_the_link_and_presses_a_button(web: TestClient, ask: A
     assert _result(conn) == "Decision(approved=True, comment='fine')"
     again = web.post(path, data={"approved": "false"})
     assert (again.status_code, "Already answered" in again.text) == (409, True)
+    assert "more than once, the first time counted" in again.text
     assert web.get(path).status_code == 409
+
+
+def test_enter_in_a_field_presses_no_button(web: TestClient, ask: Ask) -> None:
+    # A browser presses the first button of the form then, and none if that one is disabled.
+    for kind in ("payout", "decision", "bool"):
+        first = re.findall(r"<button[^>]*>", web.get(ask(type=kind)).text)[0]
+        assert first == '<button type="submit" disabled hidden>'
+    # Without such buttons Enter sends the form, as people are used to.
+    assert re.findall(r"<button[^>]*>", web.get(ask(type="text")).text) == ['<button type="submit">']
 
 
 def test_a_program_posts_json(web: TestClient, ask: Ask, conn: psycopg.Connection[Any]) -> None:
