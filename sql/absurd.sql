@@ -2799,6 +2799,7 @@ $$;
 create or replace function absurd.cron_error(p_cron text) returns text
 language sql immutable parallel safe as $$
   select case
+    when length(p_cron) > 500 then format('cron "%s…" has %s characters; the limit is 500', left(p_cron, 40), length(p_cron))
     when btrim(p_cron) ~* '^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$' then null
     when btrim(p_cron) ~ '^@' then format('cron "%s" is not known; known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually', left(p_cron, 100))
     when cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) not in (5, 6) then
@@ -2818,7 +2819,7 @@ language sql stable as $$
 $$;
 
 -- What is wrong with the definition of a schedule, or null.
-create or replace function absurd.schedule_error(p_name text, p_queue_name text, p_definition jsonb, p_params json) returns text
+create or replace function absurd.schedule_error(p_name text, p_definition jsonb, p_params json) returns text
 language plpgsql stable as $$
 declare
   v_error text := coalesce(
@@ -2885,7 +2886,7 @@ language plpgsql stable as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_params json := coalesce(p_params, (p_definition -> 'params')::json, 'null');
-  v_error text := absurd.schedule_error(p_name, p_queue_name, p_definition, v_params);
+  v_error text := absurd.schedule_error(p_name, p_definition, v_params);
   v absurd.schedules;
 begin
   if v_error is not null then
@@ -4617,5 +4618,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:663d0aabb14674e0';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:7a1f07346253b4a4';
 commit;

@@ -30,6 +30,9 @@ WEEKDAYS = frozenset({"sun", "mon", "tue", "wed", "thu", "fri", "sat"})
 # Years after which a day that has not come never will: 29 February on a given weekday takes up to 40.
 SEARCH_YEARS = 41
 
+# Characters: longer than any that a person writes, and short enough to be read at once.
+MAX_LENGTH = 500
+
 _ITEM = re.compile(r"(?:(?P<star>\*)|(?P<low>\w+)(?:-(?P<high>\w+))?)(?:/(?P<step>\d+))?")
 _SECOND = timedelta(seconds=1)
 
@@ -135,6 +138,8 @@ def parse_cron(text: str) -> Cron:
     """
     if not isinstance(text, str):
         raise InvalidOptionError(f'cron must be text such as "0 9 * * MON-FRI", not {text!r}')
+    if len(text) > MAX_LENGTH:
+        raise InvalidOptionError(f'cron "{text[:40]}…" has {len(text)} characters; the limit is {MAX_LENGTH}')
     fields = _fields(text)
     for (name, low, high), field in zip(FIELDS, fields, strict=True):
         for item in field.split(","):

@@ -169,6 +169,8 @@ def test_k6_slots_without_a_zone_are_those_that_croniter_finds(text: str, start:
         ("1,,2 * * * *", "the minute field takes"),
         ("-5 * * * *", "the minute field takes"),
         ("² * * * *", "is no minute"),
+        ("9" * 5000 + " * * * *", "the limit is 500"),
+        ("*/" + "9" * 400 + " * * * *", "the step of the minute field"),
     ],
 )
 def test_k6_what_is_no_cron_expression_is_refused_with_the_reason(text: str, reason: str) -> None:
