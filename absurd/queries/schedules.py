@@ -105,14 +105,17 @@ class FireOutcome:
 _COLUMNS = [field.name for field in fields(Schedule) if field.name not in ("status", "created")]
 
 
-def _columns(row: str) -> str:
-    return ", ".join([*(f"{row}.{name}" for name in _COLUMNS), f"absurd.schedule_status({row})"])
+def _columns(row: str, **instead: str) -> str:
+    return ", ".join([*(instead.get(name, f"{row}.{name}") for name in _COLUMNS), f"absurd.schedule_status({row})"])
 
 
 _CREATE = f"""
 select {_columns("(c.schedule)")}, c.change
 from absurd.create_schedule(%s, %s, %s::jsonb, %s::json, %s) c"""
 _LIST = f"select {_columns('s')} from absurd.list_schedules(%s::text[], %s) s"
+_TIMES = f"""
+select {_columns("s", params="null::json", options="'{}'::jsonb")}
+from absurd.list_schedules(%s::text[]) s"""
 
 
 def create_schedule(request: ScheduleRequest, replacing: bool) -> Query[Schedule]:
@@ -130,6 +133,11 @@ def list_schedules(names: Sequence[str] | None = None, event_name: str | None = 
     """All schedules, or those of these names, or those that emit an event; in order of name."""
     args = (None if names is None else list(names), event_name)
     return Query(_LIST, args, lambda rows: [Schedule(*row) for row in rows])
+
+
+def list_times(names: Sequence[str] | None = None) -> Query[list[Schedule]]:
+    """The same for schedulers, without params and options: SQL may have stored JSON there that Python cannot read."""
+    return Query(_TIMES, (None if names is None else list(names),), lambda rows: [Schedule(*row) for row in rows])
 
 
 def reconcile_schedules(owner: str, requests: Sequence[ScheduleRequest]) -> Query[list[ScheduleChange]]:

@@ -88,7 +88,7 @@ class ScheduleLoop(Loop):
         self._refreshed = time.monotonic()
         self._refresh_at = self._refreshed + REFRESH_SECONDS
         await self._read_clock(conn)
-        found = await run_async(conn, queries.list_schedules())
+        found = await run_async(conn, queries.list_times())
         self._due = []
         self._problems = {name: problem for name, problem in self._problems.items() if name in {s.schedule_name for s in found}}
         for schedule in found:
@@ -124,7 +124,7 @@ class ScheduleLoop(Loop):
             return
         now = await self._read_clock(conn)
         # In order of their times, not of their names: what is due first comes first.
-        found = {schedule.schedule_name: schedule for schedule in await run_async(conn, queries.list_schedules(names))}
+        found = {schedule.schedule_name: schedule for schedule in await run_async(conn, queries.list_times(names))}
         for schedule in (found[name] for name in names if name in found):
             if schedule.paused_at is not None or schedule.next_slot is None or schedule.due_at is None:
                 continue
