@@ -2322,17 +2322,20 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Takes the subscriptions of a queue alone. Whoever waits for a lock holds up all that come after him, and an open transaction that has
--- emitted may last: so it waits for a tenth of a second at a time, and lets emits pass in between. Raises after the caller's own
--- lock_timeout, if there is one.
+-- emitted may last: so it waits for a tenth of a second at a time, and lets emits pass in between. After a second, and every five
+-- from then on, it waits for as long as PostgreSQL takes to find a deadlock: the emitter may wait for a row of the caller's transaction,
+-- and would not look for one again. Raises after the caller's own lock_timeout, if there is one.
 create or replace function absurd.lock_subscriptions(p_queue_name text) returns void
 language plpgsql volatile as $$
 declare
   v_patience text := current_setting('lock_timeout');
   v_started timestamptz := clock_timestamp();
+  v_rounds integer := 0;
 begin
   loop
     begin
-      perform set_config('lock_timeout', '100ms', true);
+      perform set_config('lock_timeout', case when v_rounds % 25 = 5
+        then extract(epoch from current_setting('deadlock_timeout')::interval + interval '0.1 seconds') * 1000 else 100 end::integer::text, true);
       perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
       perform set_config('lock_timeout', v_patience, true);
       return;
@@ -2341,6 +2344,7 @@ begin
         raise;
       end if;
       perform pg_sleep(0.1);
+      v_rounds := v_rounds + 1;
     end;
   end loop;
 end $$;
@@ -2788,13 +2792,6 @@ $$;
 
 -- functions/schedules.sql
 
--- The moment of a slot as text, the same for everybody: part of idempotency keys.
-create or replace function absurd.slot_text(p_slot timestamptz) returns text
-language sql immutable parallel safe as $$
-  select to_char(p_slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
-    || case when date_trunc('second', p_slot) <> p_slot then to_char(p_slot at time zone 'UTC', '.US') else '' end || 'Z'
-$$;
-
 -- What is wrong with the cron expression of a schedule as far as SQL can tell, or null. Schedulers read it whole.
 create or replace function absurd.cron_error(p_cron text) returns text
 language sql immutable parallel safe as $$
@@ -3079,6 +3076,59 @@ begin
   end if;
 end $$;
 
+-- Stops a schedule until resume_schedule. Nothing happens if it is paused.
+create or replace function absurd.pause_schedule(p_schedule_name text) returns void
+language plpgsql volatile as $$
+declare
+  v absurd.schedules;
+begin
+  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+  perform absurd.require_schedule(v, p_schedule_name);
+  if v.paused_at is null then
+    update absurd.schedules s set paused_at = absurd.current_time(), revision = s.revision + 1 where s.schedule_name = p_schedule_name;
+    perform absurd.notify_schedulers(p_schedule_name);
+  end if;
+end $$;
+
+-- Lets a paused schedule go on with its next slot from now on; those of the pause are left out. Nothing happens if it is not paused.
+create or replace function absurd.resume_schedule(p_schedule_name text) returns void
+language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v absurd.schedules;
+begin
+  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
+  perform absurd.require_schedule(v, p_schedule_name);
+  if v.paused_at is not null then
+    update absurd.schedules s
+    set paused_at = null, revision = s.revision + 1, plan_after = greatest(s.plan_after, v_now),
+      next_slot = case when s.next_slot > v_now then s.next_slot end, due_at = case when s.next_slot > v_now then s.due_at end
+    where s.schedule_name = p_schedule_name;
+    perform absurd.notify_schedulers(p_schedule_name);
+  end if;
+end $$;
+
+-- Deletes a schedule; false if there was none. Its tasks stay.
+create or replace function absurd.delete_schedule(p_schedule_name text) returns boolean
+language plpgsql volatile as $$
+begin
+  delete from absurd.schedules s where s.schedule_name = p_schedule_name;
+  if not found then
+    return false;
+  end if;
+  perform absurd.notify_schedulers(p_schedule_name);
+  return true;
+end $$;
+
+-- functions/fire_schedules.sql
+
+-- The moment of a slot as text, the same for everybody: part of idempotency keys.
+create or replace function absurd.slot_text(p_slot timestamptz) returns text
+language sql immutable parallel safe as $$
+  select to_char(p_slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    || case when date_trunc('second', p_slot) <> p_slot then to_char(p_slot at time zone 'UTC', '.US') else '' end || 'Z'
+$$;
+
 -- Takes the locks that a firing needs, in their order: those of an emit, or the queue, shared; then the row. Null fields when there is no such
 -- schedule. Without p_wait nothing is waited for: null fields too when somebody holds one of them, so that one schedule in a
 -- long transaction holds up no other.
@@ -3264,38 +3314,6 @@ begin
   return true;
 end $$;
 
--- Stops a schedule until resume_schedule. Nothing happens if it is paused.
-create or replace function absurd.pause_schedule(p_schedule_name text) returns void
-language plpgsql volatile as $$
-declare
-  v absurd.schedules;
-begin
-  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
-  perform absurd.require_schedule(v, p_schedule_name);
-  if v.paused_at is null then
-    update absurd.schedules s set paused_at = absurd.current_time(), revision = s.revision + 1 where s.schedule_name = p_schedule_name;
-    perform absurd.notify_schedulers(p_schedule_name);
-  end if;
-end $$;
-
--- Lets a paused schedule go on with its next slot from now on; those of the pause are left out. Nothing happens if it is not paused.
-create or replace function absurd.resume_schedule(p_schedule_name text) returns void
-language plpgsql volatile as $$
-declare
-  v_now timestamptz := absurd.current_time();
-  v absurd.schedules;
-begin
-  select * into v from absurd.schedules s where s.schedule_name = p_schedule_name for update;
-  perform absurd.require_schedule(v, p_schedule_name);
-  if v.paused_at is not null then
-    update absurd.schedules s
-    set paused_at = null, revision = s.revision + 1, plan_after = greatest(s.plan_after, v_now),
-      next_slot = case when s.next_slot > v_now then s.next_slot end, due_at = case when s.next_slot > v_now then s.due_at end
-    where s.schedule_name = p_schedule_name;
-    perform absurd.notify_schedulers(p_schedule_name);
-  end if;
-end $$;
-
 -- Runs a schedule now, out of its turn, whatever its slots, pause and overlap say. One row per task that it spawned; for an event one
 -- per subscriber, without a task if there is none.
 create or replace function absurd.trigger_schedule(p_schedule_name text)
@@ -3348,18 +3366,6 @@ begin
     v_count := v_count + v_created::integer;
   end loop;
   return v_count;
-end $$;
-
--- Deletes a schedule; false if there was none. Its tasks stay.
-create or replace function absurd.delete_schedule(p_schedule_name text) returns boolean
-language plpgsql volatile as $$
-begin
-  delete from absurd.schedules s where s.schedule_name = p_schedule_name;
-  if not found then
-    return false;
-  end if;
-  perform absurd.notify_schedulers(p_schedule_name);
-  return true;
 end $$;
 
 -- functions/tokens.sql
@@ -4618,5 +4624,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:7a1f07346253b4a4';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:46e0ad1280a5638a';
 commit;

@@ -69,7 +69,8 @@ begin;
 \ir functions/subscriptions.sql   \\ -- who is started by an event
 \ir functions/emit.sql            \\ -- events, their waiters and subscribers
 \ir functions/results.sql         \\ -- state, result and failure of a task
-\ir functions/schedules.sql       \\ -- schedules: what starts when, fired once
+\ir functions/schedules.sql       \\ -- schedules: what starts when
+\ir functions/fire_schedules.sql  \\ -- each slot of a schedule, once
 \ir functions/tokens.sql          \\ -- resume tokens: made, read, used
 
 -- Functions: upkeep
