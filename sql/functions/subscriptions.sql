@@ -7,17 +7,20 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Takes the subscriptions of a queue alone. Whoever waits for a lock holds up all that come after him, and an open transaction that has
--- emitted may last: so it waits for a tenth of a second at a time, and lets emits pass in between. Raises after the caller's own
--- lock_timeout, if there is one.
+-- emitted may last: so it waits for a tenth of a second at a time, and lets emits pass in between. After a second, and every five
+-- from then on, it waits for as long as PostgreSQL takes to find a deadlock: the emitter may wait for a row of the caller's transaction,
+-- and would not look for one again. Raises after the caller's own lock_timeout, if there is one.
 create or replace function absurd.lock_subscriptions(p_queue_name text) returns void
 language plpgsql volatile as $$
 declare
   v_patience text := current_setting('lock_timeout');
   v_started timestamptz := clock_timestamp();
+  v_rounds integer := 0;
 begin
   loop
     begin
-      perform set_config('lock_timeout', '100ms', true);
+      perform set_config('lock_timeout', case when v_rounds % 25 = 5
+        then extract(epoch from current_setting('deadlock_timeout')::interval + interval '0.1 seconds') * 1000 else 100 end::integer::text, true);
       perform pg_advisory_xact_lock(absurd.subscriptions_lock_key(p_queue_name));
       perform set_config('lock_timeout', v_patience, true);
       return;
@@ -26,6 +29,7 @@ begin
         raise;
       end if;
       perform pg_sleep(0.1);
+      v_rounds := v_rounds + 1;
     end;
   end loop;
 end $$;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -323,3 +324,26 @@ def test_a_subscribe_gives_up_after_the_lock_timeout_of_its_session(
     first.rollback()
     subscribe(conn, "e", "a")
     assert value(conn, "show lock_timeout") == "0"
+
+
+def test_g7_a_subscribe_and_an_emitter_that_wait_for_each_other_are_told_so(
+    conn: Connection, first: Connection, database_url: str
+) -> None:
+    rows(conn, "create table orders as select 1 as id")
+    emit(first, "e")
+    # It may have looked for a deadlock while the subscribe took a pause; it never looks again.
+    rows(first, "set deadlock_timeout = '1h'")
+
+    def subscribe_behind_a_row(c: Connection) -> None:
+        rows(c, "set deadlock_timeout = '300ms'")
+        with c.transaction():
+            rows(c, "update orders set id = 2")
+            subscribe(c, "e", "a")
+
+    subscriber = Background(database_url, subscribe_behind_a_row).wait_until_blocked()
+    emitter = threading.Thread(target=lambda: rows(first, "update orders set id = 3"))
+    emitter.start()
+    assert subscriber.code() == "40P01"
+    emitter.join()
+    end(first, commit=True)
+    assert value(conn, "select id from orders") == 3
