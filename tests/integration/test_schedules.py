@@ -23,8 +23,9 @@ from absurd import (
     ScheduleNotFoundError,
     Scheduler,
 )
+from absurd.schedules import definition
 from absurd.schedules import loop as loop_module
-from tests.sql.calls import Connection, rows, value
+from tests.sql.calls import Connection, rows, sqlstate, value
 from tests.sql.concurrent import Background
 from tests.support import wait_until
 from tests.support_proxy import LossyProxy
@@ -444,6 +445,17 @@ def test_k6_sql_refuses_a_definition_that_cannot_be_used(conn: Connection, defin
     with pytest.raises(psycopg.Error, match=reason) as caught:
         rows(conn, "select absurd.create_schedule('s', 'default', %s)", definition)
     assert caught.value.sqlstate == "AB012"
+
+
+def test_sql_and_python_have_the_same_limits(conn: Connection) -> None:
+    make = "select change from absurd.create_schedule(%s, 'default', %s)"
+    plain = {"task": "t", "every": definition.MIN_EVERY_SECONDS}
+    limits = {"jitter": definition.MAX_JITTER_SECONDS, "catchup_limit": definition.MAX_CATCHUP_LIMIT}
+    assert value(conn, make, "n" * definition.MAX_NAME_BYTES, {**plain, **limits}) == "created"
+    assert sqlstate(conn, make, "n" * (definition.MAX_NAME_BYTES + 1), plain)[0] == "AB012"
+    assert sqlstate(conn, make, "s", {**plain, "every": definition.MIN_EVERY_SECONDS - 0.01})[0] == "AB012"
+    for name, limit in limits.items():
+        assert sqlstate(conn, make, "s", {**plain, name: limit + 1})[0] == "AB012"
 
 
 @pytest.mark.parametrize(
