@@ -43,6 +43,7 @@ begin
     poll_interval = excluded.poll_interval, poll_timeout = excluded.poll_timeout, allow_concurrent = excluded.allow_concurrent,
     -- a shorter interval counts at once
     next_poll_at = least(t.next_poll_at, v_now + make_interval(secs => excluded.poll_interval)),
+    lease_expires_at = absurd.idle_lease(t, v_now + make_interval(secs => excluded.poll_interval)),
     updated_at = v_now
   where (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
     is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
@@ -59,6 +60,14 @@ $$;
 create or replace function absurd.trigger_lease() returns interval
 language sql immutable parallel safe as $$
   select interval '5 seconds'
+$$;
+
+-- The lease of a trigger whose next poll is moved to p_next_poll_at, if that is sooner: a process that died would keep it until the
+-- poll it had in mind. That of a poll in flight stays as it is.
+create or replace function absurd.idle_lease(p_trigger absurd.triggers, p_next_poll_at timestamptz) returns timestamptz
+language sql immutable as $$
+  select case when p_trigger.poll_id is null then least(p_trigger.lease_expires_at, p_next_poll_at + absurd.trigger_lease())
+    else p_trigger.lease_expires_at end
 $$;
 
 -- Renews the leases of the polls that a process has in flight, and gives it those of the named triggers that are due: enabled, and
@@ -241,7 +250,8 @@ language plpgsql volatile as $$
 begin
   update absurd.triggers t
   set enabled = p_enabled, updated_at = absurd.current_time(),
-    next_poll_at = case when p_enabled then least(t.next_poll_at, absurd.current_time()) else t.next_poll_at end
+    next_poll_at = case when p_enabled then least(t.next_poll_at, absurd.current_time()) else t.next_poll_at end,
+    lease_expires_at = case when p_enabled then absurd.idle_lease(t, absurd.current_time()) else t.lease_expires_at end
   where t.trigger_name = p_trigger_name and t.enabled <> p_enabled;
   if not found then
     perform absurd.require_trigger(p_trigger_name);

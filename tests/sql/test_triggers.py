@@ -409,3 +409,34 @@ def test_poll_is_due_an_interval_after_the_last_one_began(conn: Connection) -> N
     set_clock(conn, after(60))
     assert settle(conn, poll).next_in == 0
     assert info(conn).last_poll_at == NOON + timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("change", ["a shorter interval", "enabled again"])
+def test_l32_a_trigger_that_is_due_sooner_than_said_is_taken_over_then_from_a_process_that_has_died(
+    conn: Connection, change: str
+) -> None:
+    set_clock(conn, NOON)
+    register(conn, poll_interval=3600.0)
+    settle(conn, taken(conn, "dead"))
+    if change == "enabled again":
+        run(conn, queries.set_trigger_enabled("t", False))
+        set_clock(conn, after(3))
+        run(conn, queries.set_trigger_enabled("t", True))
+    else:
+        register(conn, poll_interval=3.0)
+        set_clock(conn, after(3))
+    assert take(conn, "alive") is None
+    set_clock(conn, after(9))
+    assert take(conn, "alive") is not None
+
+
+def test_l32_a_registration_takes_no_lease_from_a_poll_in_flight(conn: Connection) -> None:
+    set_clock(conn, NOON)
+    register(conn, poll_interval=3600.0)
+    poll = taken(conn, "a")
+    set_clock(conn, after(4))
+    take(conn, "a", name="other", running=(poll.poll_id,))
+    register(conn, poll_interval=3.0)
+    set_clock(conn, after(8))
+    assert take(conn, "b") is None
+    assert settle(conn, poll, fire()).fires == ["fired"]
