@@ -66,6 +66,8 @@ class AsyncAbsurd(
     """
 
     _pool_made: AsyncPool | None = None
+    # How long a statement waits for a lock; servers, which share their connections among strangers, say it.
+    _lock_seconds: float | None = None
     _listener_made: tuple[Listener, asyncio.AbstractEventLoop] | None = None
 
     # Running queries
@@ -78,7 +80,7 @@ class AsyncAbsurd(
     def _pool(self) -> AsyncPool:
         with self._setup_lock:
             if self._pool_made is None:
-                self._pool_made = AsyncPool(self.database_url, max_size=self.pool_size)
+                self._pool_made = AsyncPool(self.database_url, max_size=self.pool_size, lock_seconds=self._lock_seconds)
             return self._pool_made
 
     async def _run(self, query: Query[T], conn: Conn = None, *, whole: bool = False) -> T:

@@ -20,17 +20,24 @@ from absurd.db.pool import MAX_IDLE, finish_all, inherited
 from absurd.db.translate import mask
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.queries.query import Query
+from absurd.queries.workers import set_lock_timeout
 
 T = TypeVar("T")
 
 
 class AsyncPool:
-    """Connections in autocommit, made when they are first needed, at most ``max_size`` of them."""
+    """Connections in autocommit, made when they are first needed, at most ``max_size`` of them.
 
-    def __init__(self, url: str, *, max_size: int = 10, application_name: str = "absurd client") -> None:
+    ``lock_seconds`` is how long a statement waits for a lock; ``None`` leaves that to the database: usually for ever.
+    """
+
+    def __init__(
+        self, url: str, *, max_size: int = 10, application_name: str = "absurd client", lock_seconds: float | None = None
+    ) -> None:
         self.url = url
         self._max_size = max_size
         self._application_name = application_name
+        self._lock_seconds = lock_seconds
         self._reached = False
         self._closed = False
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -98,6 +105,12 @@ class AsyncPool:
             await self._discard_idle()
         conn = await connect_async(self.url, application_name=self._application_name)
         self._reached = True
+        if self._lock_seconds is not None:
+            try:
+                await run_async(conn, set_lock_timeout(self._lock_seconds))
+            except BaseException:
+                await conn.close()
+                raise
         return conn
 
     async def _give_back(self, conn: AsyncConnection) -> None:

@@ -14,6 +14,9 @@ from absurd.errors import ConfigurationError
 SECRET_VARIABLE = "WEBHOOK_SECRET"
 # Bytes of a request's body: 1 MiB, far above what people post and below what could fill a server's memory.
 MAX_BODY_BYTES = 1024 * 1024
+# Seconds that a request waits for a lock: an open transaction somewhere, which has emitted an event of the same name, say, must
+# not take one connection after the other until no other request has any.
+LOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,10 @@ class Backend:
         if self.app is None:
             client = AsyncAbsurd()
             _ = client.database_url
-            return client
-        client = AsyncAbsurd(self.app.database_url, self.app.queue_name, pool_size=self.app.pool_size)
-        client.registry = self.app.registry
+        else:
+            client = AsyncAbsurd(self.app.database_url, self.app.queue_name, pool_size=self.app.pool_size)
+            client.registry = self.app.registry
+        client._lock_seconds = LOCK_SECONDS
         return client
 
     async def close(self) -> None:

@@ -61,6 +61,7 @@ _STATUS: Sequence[tuple[type[errors.AbsurdError], int]] = (
     (errors.DatabaseUnavailableError, 503),
     (errors.SchemaError, 503),
 )
+_LOCKED = "55P03"
 # What these say names hosts and roles: that is for the log.
 _HIDDEN = {500: "the server met an error that its log describes", 503: "the database cannot be reached or used at the moment"}
 
@@ -77,6 +78,10 @@ def answer_error(error: Exception, request: Request) -> Response:
         return problem(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         return problem(422, "; ".join(map(_validation, error.errors())))
+    if getattr(error.__cause__, "sqlstate", "") == _LOCKED:
+        logger.warning("%s %s: %s", request.method, request.scope["path"], error)
+        detail = "somebody else is changing the same thing at this moment; nothing was done, try again"
+        return problem(503, detail, {"Retry-After": str(RETRY_AFTER)})
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 503:
         logger.warning("%s %s: %s", request.method, request.scope["path"], error)

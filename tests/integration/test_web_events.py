@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from absurd import Absurd
+from absurd.web import backend
 from absurd.web.signatures import sign
 from tests.support_web import SECRET, serving
 
@@ -214,3 +216,19 @@ def test_webhook_needs_no_api_key_and_keeps_the_limits(app: Absurd) -> None:
         assert deliver(web, "e", b" " * 101).status_code == 413
         assert deliver(web, "%00").status_code == 422
         assert web.get("/api/events").status_code == 401
+
+
+def test_g18_an_open_transaction_that_has_emitted_an_event_holds_up_requests_of_that_name_for_a_while_and_no_others(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "LOCK_SECONDS", 0.5)
+    app = Absurd(database_url, pool_size=2)
+    with psycopg.connect(database_url) as idle, ThreadPoolExecutor(4) as callers, serving(app) as web:
+        idle.execute("select absurd.emit_event('default', 'busy')")
+        held = [callers.submit(deliver, web, "busy") for _ in range(4)]
+        assert web.post("/api/events/trigger/other").status_code == 200
+        for answer in (one.result() for one in held):
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "try again" in answer.json()["detail"]
+        idle.rollback()
+        assert deliver(web, "busy").status_code == 200
