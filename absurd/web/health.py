@@ -44,7 +44,7 @@ class HealthRoutes:
                 client = await self._backend.client()
                 schema.check_version(await client._run(Query("select absurd.get_schema_version()", (), scalar)))
         except (TimeoutError, AbsurdError) as error:
-            logger.warning("not ready: %s", error or f"the database did not answer within {READY_SECONDS:g} s")
+            logger.warning("not ready: %s", str(error) or f"the database did not answer within {READY_SECONDS:g} s")
             detail = "the database cannot be reached, or its schema does not fit; the server's log says which"
             raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_AFTER)}) from None
         return Health(status="ready")

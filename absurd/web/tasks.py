@@ -105,8 +105,8 @@ class TaskRoutes:
         """Spawn a task. It is durable when the answer is 201; no worker need know it yet."""
         given = body or SpawnBody()
         options = given.model_dump(exclude={"params"}, exclude_none=True)
-        if idempotency_key:
-            options.setdefault("idempotency_key", idempotency_key)
+        if idempotency_key and options.setdefault("idempotency_key", idempotency_key) != idempotency_key:
+            raise HTTPException(422, "the header Idempotency-Key and idempotency_key in the body differ; give one of them")
         options["headers"] = with_source(given.headers, "http", "api")
         client = await self._backend.client()
         handle = await client.spawn(name, given.params, **options)

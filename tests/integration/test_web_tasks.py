@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 import absurd.web
 from absurd import Absurd, AsyncAbsurd, ConfigurationError
 from absurd.errors import NonRetryableError
+from absurd.web import health
 from tests.support_web import KEY, serving
 
 
@@ -98,6 +100,11 @@ def test_idempotency_key_in_body_or_header_makes_one_task(web: TestClient) -> No
     first = spawn(web, params=1, idempotency_key="order 1")
     second = web.post("/api/tasks/add", json={"params": 2}, headers={"Idempotency-Key": "order 1"}).json()
     assert second == {**first, "created": False}
+    body, other = {"params": 2, "idempotency_key": "order 1"}, {"Idempotency-Key": "order 2"}
+    two = web.post("/api/tasks/add", json=body, headers=other)
+    assert two.status_code == 422
+    assert "differ; give one of them" in two.json()["detail"]
+    assert web.post("/api/tasks/add", json=body, headers={"Idempotency-Key": "order 1"}).json() == second
 
 
 def test_body_may_be_missing(web: TestClient) -> None:
@@ -310,6 +317,17 @@ def test_database_away_is_503_with_retry_after_and_tells_nothing_of_the_inside()
             assert "127.0.0.1" not in answer.text
             assert "geheim" not in answer.text
         assert web.get("/healthz").status_code == 200
+
+
+def test_log_says_that_the_database_did_not_answer_in_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "READY_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://someone@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        with serving(Absurd(url)) as web:
+            assert web.get("/readyz").status_code == 503
+    assert "not ready: the database did not answer within 0.2 s" in caplog.text
 
 
 def test_schema_that_is_missing_is_not_ready(empty_database_url: str) -> None:
