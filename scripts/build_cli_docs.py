@@ -58,7 +58,7 @@ def examples(command: Any) -> list[str]:
 def _names(param: Any) -> str:
     if param.param_type_name == "argument":
         return f"`{param.metavar}`"
-    names = ", ".join(f"`{name}`" for name in param.opts)
+    names = ", ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
     return names if param.is_flag else f"{names} {param.metavar or '…'}"
 
 

@@ -16,6 +16,10 @@ from absurd.cli.text import escape, escape_json
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
 
+# Libraries that tell the life of each connection at length, and as errors what is met and mended here: shown at debug only.
+_TALKATIVE = ("pika", "watchfiles")
+
+
 class LogFormat(StrEnum):
     """Forms of a log line."""
 
@@ -39,6 +43,8 @@ def set_up(form: LogFormat, level: LogLevel) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.value.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if level is LogLevel.DEBUG else logging.CRITICAL)
     logging.captureWarnings(True)
 
 

@@ -68,7 +68,10 @@ Queue = Annotated[
 ]
 Zone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="IANA name, for --cron.")]
 StartsAt = Annotated[
-    datetime | None, typer.Option("--starts-at", metavar="MOMENT", help="Nothing before this (ISO 8601).", parser=moment)
+    datetime | None,
+    typer.Option(
+        "--starts-at", metavar="MOMENT", help="Nothing before this (ISO 8601; local time without a zone).", parser=moment
+    ),
 ]
 EndsAt = Annotated[datetime | None, typer.Option("--ends-at", metavar="MOMENT", help="Nothing from this on.", parser=moment)]
 Jitter = Annotated[
@@ -86,7 +89,10 @@ Immediately = Annotated[
 MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", metavar="N", help="Attempts of each task.")]
 Priority = Annotated[int | None, typer.Option("--priority", metavar="N", help="Of its tasks; higher ones are claimed first.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Change a schedule of this name that is different.")]
-From = Annotated[datetime, typer.Option("--from", metavar="MOMENT", help="The first moment (ISO 8601).", parser=moment)]
+From = Annotated[
+    datetime,
+    typer.Option("--from", metavar="MOMENT", help="The first moment (ISO 8601; local time without a zone).", parser=moment),
+]
 To = Annotated[datetime, typer.Option("--to", metavar="MOMENT", help="The moment before which to end.", parser=moment)]
 BackfillLimit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Refuse to run more than this.")]
 EventFilter = Annotated[str | None, typer.Option("-e", "--event", metavar="NAME", help="Only those that emit this event.")]
@@ -161,11 +167,17 @@ def create_schedule(
     if session.out.as_json:
         session.out.json({**asdict(schedule), "upcoming": slots})
         return
-    text = f'Created schedule "{escape(name)}"' if schedule.created else f'Schedule "{escape(name)}" is there, just so'
-    session.out.done(text)
-    session.out.line("  Next: " + ("never: it has ended" if not slots else moment_text(slots[0], session.now)))
+    session.out.done(_made(schedule))
+    session.out.line("  Next: " + ("never" if not slots else moment_text(slots[0], session.now)))
     for slot in slots[1:]:
         session.out.line("        " + moment_text(slot, session.now))
+
+
+def _made(schedule: Schedule) -> str:
+    name = escape(schedule.schedule_name)
+    if schedule.created:
+        return f'Created schedule "{name}"'
+    return f'Changed schedule "{name}"' if schedule.changed else f'Schedule "{name}" is there, just so'
 
 
 def list_schedules(session: Session, event: EventFilter = None) -> None:

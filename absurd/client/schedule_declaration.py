@@ -34,7 +34,7 @@ class ScheduleDeclaration(BaseClient):
         timezone: str = "UTC",
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
-        jitter: float | timedelta = 0,
+        jitter: Every = 0,
         catchup: Catchup = "skip",
         catchup_limit: int = 100,
         overlap: Overlap = "allow",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Unpack
 
 from absurd.client.keywords import SpawnKeywords
@@ -30,7 +30,7 @@ class ScheduleMethods(ScheduleDeclaration, SyncShell):
         timezone: str = "UTC",
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
-        jitter: float | timedelta = 0,
+        jitter: Every = 0,
         catchup: Catchup = "skip",
         catchup_limit: int = 100,
         overlap: Overlap = "allow",
@@ -55,11 +55,11 @@ class ScheduleMethods(ScheduleDeclaration, SyncShell):
             timezone: IANA name, for cron.
             starts_at: no slot lies before this moment, which needs a time zone.
             ends_at: no slot lies at this moment or later.
-            jitter: seconds, up to an hour, by which each firing is put off at most; the same slot always by the same.
+            jitter: by how much each firing is put off at most, given like ``every``, up to an hour; a slot always by the same.
             catchup: what becomes of slots that were missed because nobody ran a scheduler: ``"skip"`` fires the last one if it is
                 not older than a minute, ``"one"`` the last one, ``"all"`` the last ``catchup_limit``, each.
             catchup_limit: 1 to 1,000.
-            overlap: ``"skip"`` leaves a slot out while a task of this schedule is alive.
+            overlap: ``"skip"`` leaves a slot out while a task of this schedule is alive; not for an event.
             run_immediately: whether it also fires now; an interval does, if nothing is said, and cron does not.
             replace: change a schedule of that name which is different. New times begin anew, from now on.
             conn: as for ``spawn``.
@@ -67,7 +67,7 @@ class ScheduleMethods(ScheduleDeclaration, SyncShell):
                 ``idempotency_key`` and no ``available_at``.
 
         Returns:
-            The schedule, with ``created`` true if this call made it.
+            The schedule, with ``created`` true if this call made it, and ``changed`` if it replaced another by it.
 
         Raises:
             InvalidOptionError, SerializationError, ValidationError: what was given cannot be used.

@@ -114,12 +114,12 @@ class ListenerBase:
         health: Health = vars(self).setdefault("_health_made", Health())
         return health
 
-    def _report(self, problem: object) -> None:
+    def _report(self, problem: object, then: str = "", trace: BaseException | None = None) -> None:
         """Takes note of a problem that the listener survives: in the log, and in its row."""
         text = describe(problem)
         health = self._health
         health.last_error, health.failures = text, health.failures + 1
-        logger.warning("%s: %s", self._label, text)
+        logger.warning("%s: %s%s", self._label, text, then, exc_info=trace)
 
     def _options(self, idempotency_key: str | None, details: dict[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {"headers": with_source(None, "listener", self._label, **details)}

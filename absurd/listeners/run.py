@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from absurd.client import Absurd, AsyncAbsurd
-from absurd.errors import ConfigurationError
-from absurd.listeners.base import AsyncEventListener, Backoff, EventListener
+from absurd.errors import AbsurdError, ConfigurationError
+from absurd.listeners.base import AsyncEventListener, Backoff, EventListener, describe
 from absurd.listeners.heartbeat import Heartbeat
 
 logger = logging.getLogger("absurd.listeners")
@@ -104,12 +104,13 @@ class _Run:
             except (NotImplementedError, ConfigurationError):
                 raise
             except Exception as error:
-                logger.debug("start_listening raised", exc_info=error)
-                self._listener._report(error)
+                problem: Exception = error
             if time.monotonic() - began > HEALTHY_SECONDS:
                 restart.reset()
+            pause = restart.next()
+            self._listener._report(problem, f"; it is started again in {pause:g} s", _trace(problem))
             self._heartbeat.say("waiting", self._starts)
-            self._stopping.wait(restart.next())
+            self._stopping.wait(pause)
 
     def _listen(self) -> None:
         logger.info("%s is listening", self._listener._label)
@@ -191,6 +192,11 @@ class _Run:
         if not self._ended.wait(self._grace):
             logger.error("%s has not ended within %g s: ending the process", self._listener._label, self._grace)
             os._exit(EXIT_TOO_SLOW)
+
+
+def _trace(problem: Exception) -> Exception | None:
+    """What shows where an error of the listener's own code was raised, without passwords; the library's own say all."""
+    return None if isinstance(problem, AbsurdError) else RuntimeError(describe(problem)).with_traceback(problem.__traceback__)
 
 
 def _heeds_stop(listener: EventListener | AsyncEventListener) -> bool:

@@ -62,7 +62,8 @@ class Schedule:
     status: str
     """``active``, ``paused``, ``ended``, ``invalid``, or ``undeclared``: it fires, but the code that made it is gone."""
     created: bool = False
-    """Whether the call that returned this made it."""
+    """Whether the call that returned this made it; or ``changed``, whether it replaced another by it."""
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class FireOutcome:
     message: str | None
 
 
-_COLUMNS = [field.name for field in fields(Schedule) if field.name not in ("status", "created")]
+_COLUMNS = [field.name for field in fields(Schedule) if field.name not in ("status", "created", "changed")]
 
 
 def _columns(row: str, **instead: str) -> str:
@@ -121,7 +122,12 @@ from absurd.list_schedules(%s::text[]) s"""
 def create_schedule(request: ScheduleRequest, replacing: bool) -> Query[Schedule]:
     """Makes a schedule, or finds it made; repeatable, but then ``created`` may say false of what the first try made."""
     args = (request.schedule_name, request.queue_name, request.definition, request.params, replacing)
-    return Query(_CREATE, args, lambda rows: replace(Schedule(*rows[0][:-1]), created=rows[0][-1] == "created"))
+    return Query(_CREATE, args, lambda rows: _made(*rows[0]))
+
+
+def _made(*row: Any) -> Schedule:
+    *columns, change = row
+    return replace(Schedule(*columns), created=change == "created", changed=change == "changed")
 
 
 def get_schedule(name: str) -> Query[Schedule | None]:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from absurd.codec import PLAIN, encode
-from absurd.context.durations import check_interval, check_moment, check_seconds
+from absurd.context.durations import check_interval, check_moment
 from absurd.errors import InvalidOptionError
 from absurd.queries.schedules import ScheduleRequest
 from absurd.registry import Registry, check_name
@@ -50,6 +50,10 @@ def make_schedule(
     if options.idempotency_key is not None or options.available_at is not None:
         raise InvalidOptionError(f'schedule "{name}" takes no idempotency_key and no available_at: each slot has its own')
     if event is not None:
+        if definition["overlap"] == "skip":
+            raise InvalidOptionError(
+                f'schedule "{name}": overlap="skip" is for a schedule that starts a task; an event is over when it is emitted'
+            )
         return _emitting(name, check_name("event name", event), params, queue, options, definition)
     request = make_request(registry, task, params, options, queue=queue)
     given: dict[str, Any] = {} if request.options is None else orjson.loads(request.options)
@@ -94,7 +98,7 @@ def timing_json(
     timezone: str = "UTC",
     starts_at: datetime | None = None,
     ends_at: datetime | None = None,
-    jitter: float | timedelta = 0,
+    jitter: float | str | timedelta = 0,
     catchup: str = "skip",
     catchup_limit: int = 100,
     overlap: str = "allow",
@@ -131,8 +135,8 @@ def timing_json(
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _jitter(jitter: float | timedelta) -> float:
-    seconds = check_seconds("jitter", jitter)
+def _jitter(jitter: float | str | timedelta) -> float:
+    seconds = check_interval("jitter", jitter)
     if seconds > MAX_JITTER_SECONDS:
         raise InvalidOptionError(f"jitter must be at most {MAX_JITTER_SECONDS:.0f} seconds, not {seconds}")
     return seconds

@@ -225,13 +225,15 @@ declare
   v_problem text;
   v_created boolean;
   v_count integer := 0;
+  v_latest timestamptz := (select max(u.slot) from unnest(p_slots) as u(slot));
 begin
   perform absurd.require_schedule(v, p_schedule_name);
   if v.revision <> p_revision then
     raise exception 'schedule "%" was changed meanwhile; nothing was run', p_schedule_name
       using errcode = 'AB021', hint = 'Repeat the call.';
-  elsif exists (select from unnest(p_slots) as u(slot) where u.slot > absurd.current_time()) then
-    raise exception 'schedule "%": a backfill runs past slots only', p_schedule_name using errcode = 'AB012';
+  elsif v_latest > absurd.current_time() then
+    raise exception 'schedule "%": a backfill runs past slots only, and % is not past; take an earlier end', p_schedule_name, v_latest
+      using errcode = 'AB012';
   end if;
   for v_slot in select distinct u.slot from unnest(p_slots) as u(slot) order by 1 loop
     select max(r.problem), coalesce(bool_or(r.created), false) into v_problem, v_created

@@ -62,6 +62,8 @@ begin
     absurd.schedule_options_error(p_definition -> 'options'),
     case when p_definition ? 'event' and coalesce(p_definition -> 'options', '{}') <> '{}' then
       'an event takes no options; give them to its subscriptions' end,
+    case when p_definition ? 'event' and p_definition ->> 'overlap' = 'skip' then
+      'overlap skip is for a schedule that starts a task; an event is over when it is emitted' end,
     case when p_definition ? 'event' and json_typeof(p_params) not in ('object', 'null') then
       'the params of a schedule that emits an event must be an object' end);
   if v_error is null then
@@ -116,7 +118,7 @@ begin
   v.declared_by := p_declared_by;
   v.anchor_at := coalesce(v.starts_at, v_now);
   v.plan_after := case when v.starts_at > v_now then v.starts_at - interval '1 microsecond' else v_now end;
-  if v.run_immediately then
+  if v.run_immediately and greatest(v.starts_at, v_now) < coalesce(v.ends_at, 'infinity') then
     v.next_slot := greatest(v.starts_at, v_now);
     v.due_at := v.next_slot;
   end if;
@@ -186,7 +188,7 @@ begin
       coalesce('by the code of app "' || v_old.declared_by || '"', 'by hand') using errcode = 'AB021';
   elsif not coalesce(p_replace, false) then
     raise exception 'schedule "%" exists, but with another %', p_schedule_name, array_to_string(v_changes, ', ')
-      using errcode = 'AB021', hint = 'Delete it first, or say that it is to be replaced.';
+      using errcode = 'AB021', hint = 'Delete it first, or replace it (replace=True, --replace).';
   end if;
   return query select 'changed', absurd.change_schedule(v_old, v_new);
 end $$;

@@ -68,13 +68,16 @@ LISTENERS = """
                 print("cancelled")
 
 
+    PASSWORD = "hunter2"
+
+
     class Flaky(EventListener):
         starts = 0
 
         def start_listening(self):
             self.starts += 1
             if self.starts < 3:
-                raise ValueError(f"start {self.starts} with password=hunter2 and a \\x00")
+                raise ValueError(f"start {self.starts} with password={PASSWORD} and a \\x00")
             self.stopped.wait()
 
 
@@ -181,6 +184,8 @@ def test_c38_listener_that_raises_is_started_again_and_shows_its_error(
     assert name in shown.out
     assert "ValueError" in shown.out
     assert "hunter2" not in shown.out + log(project)
+    assert "it is started again in 0.5 s" in log(project)
+    assert "in start_listening\n    raise ValueError(" in log(project)
     assert (row["status"], row["started_count"], row["pid"]) == ("listening", 3, process.pid)
 
 

@@ -173,6 +173,16 @@ async def test_the_async_client_has_the_same_methods(database_url: str) -> None:
     await app.close()
 
 
+def test_jitter_is_given_like_an_interval_and_an_event_has_nothing_to_overlap(database_url: str) -> None:
+    app = Absurd(database_url)
+    made = app.create_schedule("s", task="t", every="1h", jitter="1m30s")
+    assert made.jitter_seconds == 90
+    with pytest.raises(InvalidOptionError, match="jitter must be at most 3600 seconds"):
+        app.create_schedule("s", task="t", every="1h", jitter="2h")
+    with pytest.raises(InvalidOptionError, match="starts a task"):
+        app.create_schedule("e", event="e", every="1h", overlap="skip")
+
+
 # On the command line
 
 
@@ -189,7 +199,8 @@ def test_absurdctl_create_schedule_shows_the_next_five_times(database_url: str) 
     assert times == sorted(times)
     error = invoke("create-schedule", "nightly", "-t", "report", "--every", "5m", database=database_url, code=1).err
     assert "another cron" in error
-    assert "✓" in invoke("create-schedule", "nightly", "-t", "report", "--every", "5m", "--replace", database=database_url).out
+    replaced = invoke("create-schedule", "nightly", "-t", "report", "--every", "5m", "--replace", database=database_url).out
+    assert replaced.startswith('✓ Changed schedule "nightly"')
 
 
 def test_absurdctl_lists_pauses_triggers_backfills_and_deletes_schedules(database_url: str, conn: Connection) -> None:

@@ -286,7 +286,7 @@ def test_a_backfill_runs_each_slot_once_also_beside_the_scheduler_and_after_the_
     app.create_schedule("s", task="t", cron="0 * * * *")
     assert app.backfill_schedule("s", NOON - timedelta(hours=1), NOON + timedelta(hours=2)) == 1
     assert slots_of(conn, "s") == [iso(NOON + timedelta(hours=h)) for h in (-1, 0, 1, 2)]
-    with pytest.raises(InvalidOptionError, match="past slots only"):
+    with pytest.raises(InvalidOptionError, match=r"past slots only, and 2025-06-01 .*not past"):
         app.backfill_schedule("s", NOON, NOON + timedelta(hours=9))
 
 
@@ -297,6 +297,16 @@ def test_a_schedule_ends_before_its_end(app: Absurd, database_url: str, conn: Co
         clock.move_and_settle(NOON + 20 * MINUTE)
     assert slots_of(conn, "s") == [iso(NOON + 5 * MINUTE), iso(NOON + 6 * MINUTE)]
     assert found(app, "s").status == "ended"
+
+
+def test_an_interval_that_is_made_after_its_end_does_not_fire_at_once(
+    app: Absurd, database_url: str, conn: Connection, clock: DatabaseClock
+) -> None:
+    clock.move(NOON)
+    past = app.create_schedule("past", task="t", every="5m", ends_at=NOON - MINUTE)
+    with Schedulers(database_url):
+        clock.move_and_settle(NOON + MINUTE)
+    assert (past.next_slot, slots_of(conn, "past"), found(app, "past").status) == (None, [], "ended")
 
 
 def test_g29_an_event_schedule_carries_scheduled_at_and_then_last_run(
@@ -328,12 +338,13 @@ def test_k11_an_interval_fires_at_once_and_cron_at_its_next_slot_unless_told_oth
 def test_k12_a_name_is_unique_the_same_again_changes_nothing_and_another_is_refused(app: Absurd) -> None:
     assert app.create_schedule("s", task="t", every="5m", params={"a": 1}).created
     again = app.create_schedule("s", task="t", every=300, params={"a": 1})
-    assert (again.created, again.revision) == (False, 1)
-    with pytest.raises(ScheduleConflictError, match="another interval_seconds"):
+    assert (again.created, again.changed, again.revision) == (False, False, 1)
+    with pytest.raises(ScheduleConflictError, match=r"another interval_seconds.*replace=True"):
         app.create_schedule("s", task="t", every="6m", params={"a": 1})
     slot = again.next_slot
     assert app.create_schedule("s", task="t", every="5m", params={"a": 2}, replace=True).next_slot == slot
-    assert app.create_schedule("s", task="t", every="6m", params={"a": 2}, replace=True).next_slot != slot
+    other = app.create_schedule("s", task="t", every="6m", params={"a": 2}, replace=True)
+    assert (other.created, other.changed, other.next_slot != slot) == (False, True, True)
 
 
 def test_k12_two_that_make_the_same_schedule_at_once_make_one(app: Absurd, database_url: str) -> None:
@@ -438,6 +449,7 @@ def test_c20_a_worker_fires_schedules_unless_it_is_told_not_to(app: Absurd, conn
         ({"task": "t", "every": 5, "options": {"max_attempts": 0}}, "max_attempts"),
         ({"task": "t", "every": 5, "options": {"idempotency_key": "k"}}, "idempotency_key"),
         ({"event": "e", "every": 5, "params": [1]}, "must be an object"),
+        ({"event": "e", "every": 5, "overlap": "skip"}, "overlap skip is for"),
         ({"task": "t", "every": 5, "color": "red"}, '"color"'),
     ],
 )

@@ -6,7 +6,9 @@ import re
 import sys
 from typing import Any
 
-from absurd.cli.logs import JsonFormatter, TextFormatter
+import pytest
+
+from absurd.cli.logs import JsonFormatter, LogFormat, LogLevel, TextFormatter, set_up
 
 
 class Unprintable:
@@ -58,3 +60,18 @@ def test_a_record_that_cannot_be_formatted_is_logged_all_the_same() -> None:
         assert "TypeError while it was formatted" in formatter.format(record("%d", "x"))
         assert "RuntimeError" in formatter.format(record("fine", value=Unprintable()))
         assert "RuntimeError" in formatter.format(record(Unprintable()))
+
+
+def test_what_pika_says_of_each_connection_is_shown_at_debug_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    root, pika = logging.getLogger(), logging.getLogger("pika.adapters")
+    monkeypatch.setattr(root, "handlers", [])
+    before = root.level
+    try:
+        set_up(LogFormat.TEXT, LogLevel.INFO)
+        assert not pika.isEnabledFor(logging.ERROR)
+        assert logging.getLogger("absurd.listeners").isEnabledFor(logging.INFO)
+        set_up(LogFormat.TEXT, LogLevel.DEBUG)
+        assert pika.isEnabledFor(logging.DEBUG)
+    finally:
+        root.setLevel(before)
+        logging.captureWarnings(False)
