@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,8 +27,6 @@ from absurd.location import VARIABLES
 from absurd.types import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
-    import socket
-
     from fastapi import FastAPI
 
 logger = logging.getLogger("absurd.web")
@@ -135,10 +134,10 @@ def _check(session: Session, queue: str) -> None:
 def _run(web: FastAPI, host: str, port: int) -> None:
     import uvicorn
 
+    from absurd.web.stopping import answering_when_stopped
+
     config = uvicorn.Config(
-        web,
-        host=host,
-        port=port,
+        answering_when_stopped(web, lambda: server.should_exit),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -146,7 +145,7 @@ def _run(web: FastAPI, host: str, port: int) -> None:
         limit_concurrency=MAX_REQUESTS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server, listening = uvicorn.Server(config), config.bind_socket()
+    server, listening = uvicorn.Server(config), _listen(host, port)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -157,6 +156,17 @@ def _run(web: FastAPI, host: str, port: int) -> None:
     logger.info("serving on http://%s", _place(listening))
     asyncio.run(server.serve(sockets=[listening]))
     logger.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        if ":" in host:
+            return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=socket.has_dualstack_ipv6())
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose with --host and --port"
+        ) from None
 
 
 def _place(listening: socket.socket) -> str:

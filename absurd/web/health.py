@@ -55,4 +55,7 @@ def health_routes(backend: Backend, kind: type[APIRoute]) -> APIRouter:
     routes, router = HealthRoutes(backend), APIRouter(route_class=kind, tags=["health"])
     router.add_api_route("/healthz", routes.alive, methods=["GET"], summary="Is the process alive?")
     router.add_api_route("/readyz", routes.ready, methods=["GET"], responses=responses(), summary="Can it do its work?")
+    # Some load balancers ask for the status alone.
+    router.add_api_route("/healthz", routes.alive, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route("/readyz", routes.ready, methods=["HEAD"], include_in_schema=False)
     return router

@@ -112,6 +112,8 @@ def token_routes(backend: Backend, kind: type[APIRoute]) -> APIRouter:
         response_class=Response,
         summary="The question, for a browser",
     )
+    # Mail scanners ask whether a link is good before they let it through.
+    router.add_api_route("/tokens/{token}", routes.show, methods=["HEAD"], response_class=Response, include_in_schema=False)
     router.add_api_route(
         "/tokens/{token}",
         routes.answer,

@@ -95,6 +95,17 @@ def test_wrong_settings_are_said_before_anything_is_served(database_url: str, em
     assert "no module" in refused("serve", "--app", "nothing:app", database=database_url, cwd=tmp_path)
     given = {"WEBHOOK_SECRET": "s"}
     assert "would undo it" in refused("serve", "--allow-unsigned", database=database_url, cwd=tmp_path, env=given)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen on 127.0.0.1, port {port}: " in refused(
+            "serve", "--port", port, database=database_url, cwd=tmp_path
+        )
+
+
+def test_both_families_are_served_on_the_address_of_all(database_url: str, tmp_path: Path) -> None:
+    with served(tmp_path, database_url, "--host", "::", env={"ABSURD_API_KEY": "k3y"}) as (_, web):
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{web.base_url.port}/healthz").status_code == 200
 
 
 def test_queue_of_the_option_is_that_of_events_and_webhooks(

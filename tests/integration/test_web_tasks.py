@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import uuid
@@ -17,6 +18,7 @@ import absurd.web
 from absurd import Absurd, AsyncAbsurd, ConfigurationError
 from absurd.errors import NonRetryableError
 from absurd.web import health
+from absurd.web.stopping import answering_when_stopped
 from tests.support_web import KEY, serving
 
 
@@ -245,6 +247,7 @@ def test_key_is_required_and_wrong_ones_are_refused_before_the_body_is_read(web:
     assert web.post("/api/tasks/add", headers={"Authorization": f"bearer {KEY}"}).status_code == 201
     assert web.get("/healthz").status_code == 200
     assert web.get("/readyz").json() == {"status": "ready"}
+    assert [(web.head(path).status_code, web.head(path).content) for path in ("/healthz", "/readyz")] == [(200, b""), (200, b"")]
 
 
 def test_key_is_read_from_the_environment_and_must_be_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +331,36 @@ def test_log_says_that_the_database_did_not_answer_in_time(
         with serving(Absurd(url)) as web:
             assert web.get("/readyz").status_code == 503
     assert "not ready: the database did not answer within 0.2 s" in caplog.text
+
+
+def test_request_that_a_stopping_server_cancels_is_answered_503(app: Absurd) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Future()  # the body never comes
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def request(stopping: bool) -> None:
+        web = answering_when_stopped(absurd.web.create_app(app, api_key=None), lambda: stopping)
+        head = {
+            "method": "POST",
+            "path": "/api/tasks/add",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        running = asyncio.ensure_future(web({"type": "http", **head}, receive, send))
+        await asyncio.sleep(0)  # it has begun
+        running.cancel()
+        await running
+
+    asyncio.run(request(stopping=True))
+    assert sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in sent[0]["headers"]
+    assert b"the server stops" in sent[1]["body"]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(request(stopping=False))
 
 
 def test_schema_that_is_missing_is_not_ready(empty_database_url: str) -> None:

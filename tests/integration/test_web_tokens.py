@@ -91,6 +91,7 @@ def test_a2_a_person_opens_the_link_and_presses_a_button(web: TestClient, ask: A
     for _ in range(3):  # mail scanners and previews look too
         page = web.get(path)
     assert page.status_code == 200
+    assert (web.head(path).status_code, web.head(f"{path}0").status_code) == (200, 404)
     assert "<h1>Refund 80 €?</h1>" in page.text
     assert _buttons(page) == [("approved", "true", "Yes"), ("approved", "false", "No")]
     assert 'name="comment"' in page.text
