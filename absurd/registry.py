@@ -9,7 +9,7 @@ from typing import Any
 
 from absurd.codec import Codec, first_parameter_codec, return_codec
 from absurd.errors import ConfigurationError, InvalidOptionError
-from absurd.types import DEFAULT_QUEUE, SpawnOptions
+from absurd.types import DEFAULT_QUEUE, Settled, SpawnOptions
 
 Handler = Callable[..., Any]
 MAX_NAME_BYTES = 1000
@@ -68,6 +68,8 @@ class Registry:
         self.around_execution: list[Callable[..., Any]] = []
         # Of the whole application: what neither a spawn nor its task's definition says.
         self.defaults = SpawnOptions()
+        # What spawns without options of their own come to, by the id of their task's defaults; see make_request().
+        self.settled: dict[int, Settled] = {}
         # The application's own queue, by which the schedules that it declares are known as its own.
         self.queue_name = DEFAULT_QUEUE
         self.schedules: list[DeclaredSchedule] = []

@@ -10,10 +10,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from absurd.codec import PLAIN, encode
+from absurd.codec import PLAIN, Codec, encode
 from absurd.errors import InvalidOptionError
 from absurd.registry import Registry, check_name
-from absurd.types import DEFAULT_MAX_ATTEMPTS, DEFAULT_RETRY, Cancellation, RetryStrategy, SpawnOptions, SpawnRequest
+from absurd.types import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_RETRY,
+    NO_OPTIONS,
+    Cancellation,
+    RetryStrategy,
+    Settled,
+    SpawnOptions,
+    SpawnRequest,
+)
 
 # The ranges of sql/functions/options.sql; a test holds both together.
 MAX_SECONDS = 315_360_000
@@ -65,18 +74,50 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
         InvalidOptionError, SerializationError, ValidationError: what was given cannot be used.
     """
     definition = registry.find(task)
-    name = definition.name if definition is not None else _foreign_name(task)
-    defaults = registry.defaults if definition is None else merge(definition.defaults, registry.defaults)
-    merged = merge(options, defaults)
-    codec = definition.params if definition is not None else PLAIN
-    key = merged.idempotency_key
+    codec: Codec = PLAIN
+    if definition is None:
+        name, defaults = _foreign_name(task), NO_OPTIONS
+    else:
+        name, codec, defaults = definition.name, definition.params, definition.defaults
+    settled = _settle(registry, defaults, options)
     task_id, run_id = make_ids(2)
     return SpawnRequest(
-        queue_name=check_queue_name(queue if merged.queue is None else merged.queue),
-        task_id=task_id,
-        run_id=run_id,
-        task_name=name,
-        params=codec.encode(params, f'params of task "{name}"'),
+        check_queue_name(queue) if settled.queue is None else settled.queue,
+        task_id,
+        run_id,
+        name,
+        codec.encode(params, f'params of task "{name}"'),
+        settled.headers,
+        settled.options,
+        settled.idempotency_key,
+    )
+
+
+def _settle(registry: Registry, defaults: SpawnOptions, options: SpawnOptions) -> Settled:
+    """The options of a spawn over those of its task and the application; remembered for spawns that say nothing of their own."""
+    if options is not NO_OPTIONS:
+        return _settle_anew(registry, defaults, options)
+    known = registry.settled.get(id(defaults))
+    if known is not None and known.defaults is defaults and known.of_all is registry.defaults:
+        return known
+    settled = _settle_anew(registry, defaults, options)
+    if not _may_change(defaults) and not _may_change(registry.defaults):
+        registry.settled[id(defaults)] = settled
+    return settled
+
+
+def _may_change(options: SpawnOptions) -> bool:
+    """Whether they hold a dict, which its owner may change between two spawns."""
+    return any(isinstance(value, Mapping) for value in (options.headers, options.retry, options.cancellation))
+
+
+def _settle_anew(registry: Registry, defaults: SpawnOptions, options: SpawnOptions) -> Settled:
+    merged = merge(options, merge(defaults, registry.defaults))
+    key = merged.idempotency_key
+    return Settled(
+        defaults=defaults,
+        of_all=registry.defaults,
+        queue=None if merged.queue is None else check_queue_name(merged.queue),
         headers=None if merged.headers is None else encode(dict(merged.headers), "headers"),
         options=encode(options_json(merged), "options"),
         idempotency_key=check_name("idempotency_key", key) if key is not None else None,

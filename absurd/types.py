@@ -166,3 +166,18 @@ class SpawnOptions:
     headers: Mapping[str, Any] | None = None
     idempotency_key: str | None = None
     parent_task_id: UUID | None = field(default=None)
+
+
+# Those of a spawn that says nothing of its own.
+NO_OPTIONS = SpawnOptions()
+
+
+class Settled(NamedTuple):
+    """The options of a spawn, merged, checked and encoded; ``defaults`` and ``of_all`` are those of its task and of all tasks."""
+
+    defaults: SpawnOptions
+    of_all: SpawnOptions
+    queue: str | None
+    headers: str | None
+    options: str
+    idempotency_key: str | None

@@ -794,15 +794,11 @@ begin
     absurd.number_error('retry_strategy.jitter', p_value -> 'jitter', 0, 1));
 end $$;
 
--- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
-create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
-language plpgsql stable as $$
-declare
-  v absurd.spawn_options;
-  v_limits jsonb := p_options -> 'cancellation';
-begin
-  -- What the library sends with most spawns: one test instead of dozens, for each expression is prepared again in each transaction.
-  if p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
+-- Whether options are what the library sends with most spawns: max_attempts and a retry strategy, all given and all good. One test instead
+-- of the dozens of read_spawn_options(), for each expression of PL/pgSQL is prepared again in each transaction. Inlined where it is called.
+create or replace function absurd.are_usual_options(p_options jsonb) returns boolean
+language sql immutable parallel safe as $$
+  select p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
       && ($.retry_strategy.kind == "exponential" || $.retry_strategy.kind == "fixed" || $.retry_strategy.kind == "none")
       && $.retry_strategy.base_seconds >= 0 && $.retry_strategy.base_seconds <= 315360000
       && $.retry_strategy.factor >= 1 && $.retry_strategy.factor <= 1000
@@ -810,7 +806,17 @@ begin
       && $.retry_strategy.jitter >= 0 && $.retry_strategy.jitter <= 1
       && !exists($.keyvalue() ? (@.key != "max_attempts" && @.key != "retry_strategy"))
       && !exists($.retry_strategy.keyvalue() ? (@.key != "kind" && @.key != "base_seconds" && @.key != "factor"
-        && @.key != "max_seconds" && @.key != "jitter"))' then
+        && @.key != "max_seconds" && @.key != "jitter"))'
+$$;
+
+-- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
+create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
+language plpgsql stable as $$
+declare
+  v absurd.spawn_options;
+  v_limits jsonb := p_options -> 'cancellation';
+begin
+  if absurd.are_usual_options(p_options) then
     v.retry_strategy := p_options -> 'retry_strategy';
     v.max_attempts := (p_options -> 'max_attempts')::integer;
     return v;
@@ -1003,20 +1009,22 @@ declare
   v_now timestamptz := absurd.current_time();
   v_max_bytes integer;
   v_o absurd.spawn_options;
-  v_available_at timestamptz;
+  v_tell boolean;
 begin
   -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
-  message := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
-  message := null;
-  attempt := 1;
+  message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
-  if p_options is not null then
+  if absurd.are_usual_options(p_options) then
+    v_o.max_attempts := p_options -> 'max_attempts';
+    v_o.retry_strategy := p_options -> 'retry_strategy';
+  elsif p_options is not null then
     v_o := absurd.read_spawn_options(p_options);
   end if;
   -- The cheap test first: the function call is for what fails it.
   if (octet_length(p_task_name) between 1 and 1000 and octet_length(coalesce(p_idempotency_key, 'x')) between 1 and 1000
       and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and v_o.error is null) is not true then
     message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+    attempt := 1;
     created := false;
     status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
     return;
@@ -1032,21 +1040,24 @@ begin
   end if;
   task_id := p_task_id;
   run_id := p_run_id;
+  attempt := 1;
   created := true;
-  v_available_at := coalesce(v_o.available_at, v_now);
-  insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-    priority, idempotency_key, parent_task_id, spawned_at)
-  values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
-    v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
-  on conflict (task_id) do nothing;
-  if found then
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
-    values (p_run_id, p_task_id, p_queue_name, case when v_available_at > v_now then 'sleeping' else 'pending' end, 1,
-      coalesce(v_o.priority, 0), v_available_at, v_available_at + make_interval(secs => v_o.max_delay), v_o.max_duration);
-    -- notify_queues() without the call.
-    if v_available_at <= v_now and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) then
-      perform pg_notify(absurd.queue_channel(p_queue_name), '');
-    end if;
+  with new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
+      v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
+    on conflict (task_id) do nothing
+    returning priority
+  )
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+  select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
+    n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
+  from new_task n
+  -- notify_queues() without the call.
+  returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
+  if v_tell then
+    perform pg_notify(absurd.queue_channel(p_queue_name), '');
   end if;
 end $$;
 
@@ -4644,5 +4655,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6dd2b7d76fbcbed9';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:886aedbebc1dc01c';
 commit;

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from absurd.errors import InvalidOptionError
-from absurd.types import Cancellation, RetryStrategy, SpawnOptions
+from absurd.types import NO_OPTIONS, Cancellation, RetryStrategy, SpawnOptions
 
 
 class TaskDefaults(TypedDict, total=False):
@@ -71,6 +71,8 @@ def subscription_options(keywords: Mapping[str, Any]) -> SpawnOptions:
 
 
 def _options(what: str, keywords: Mapping[str, Any], known: Collection[str]) -> SpawnOptions:
+    if not keywords:
+        return NO_OPTIONS
     for name in keywords:
         if name not in known:
             raise InvalidOptionError(f"{what} has no option {name!r}; known are {', '.join(known)}")

@@ -9,6 +9,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.rows import tuple_row
 
 from absurd.db.arrays import register_arrays
+from absurd.db.texts import register_utf8
 from absurd.db.translate import translate, where
 from absurd.queries.query import Query, Row
 
@@ -17,18 +18,25 @@ T = TypeVar("T")
 # A caller's connection may have other ideas of what a uuid or a number becomes; a query's decoder relies on the usual ones.
 _ADAPTERS = AdaptersMap(psycopg.adapters)
 register_arrays(_ADAPTERS)
+_ADAPTERS_WITHOUT_ENCODING = AdaptersMap(_ADAPTERS)
+register_utf8(_ADAPTERS_WITHOUT_ENCODING)
 
 
 class _Cursor(psycopg.Cursor[Row]):
     @property
     def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
+        return _adapters_for(self)
 
 
 class _AsyncCursor(psycopg.AsyncCursor[Row]):
     @property
     def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
+        return _adapters_for(self)
+
+
+def _adapters_for(cursor: _Cursor | _AsyncCursor) -> AdaptersMap:
+    unconverted = cursor.connection.pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII"
+    return _ADAPTERS_WITHOUT_ENCODING if unconverted else _ADAPTERS
 
 
 def _has_rows(cursor: _Cursor | _AsyncCursor) -> bool:

@@ -111,10 +111,12 @@ class Pool:
         with self._lock:
             # The last used comes first, so that the oldest stand in front and grow cold.
             self._idle.append((conn, now))
-            cold = [c for c, since in self._idle if since < now - MAX_IDLE]
-            self._idle[:] = [entry for entry in self._idle if entry[1] >= now - MAX_IDLE]
-        for old in cold:
-            old.close()
+            cold = 0
+            while self._idle[cold][1] < now - MAX_IDLE:
+                cold += 1
+            old, self._idle[:cold] = self._idle[:cold], []
+        for conn, _ in old:
+            conn.close()
         if self._closed:
             self._discard_idle()
 
@@ -150,13 +152,13 @@ def _is_alive(conn: Connection) -> bool:
 def _is_reusable(conn: Connection) -> bool:
     """Whether a connection may be used again, after its transaction was ended and its settings were put back."""
     try:
-        if conn.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        if conn.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             conn.rollback()
         if not conn.autocommit:
             conn.autocommit = True
     except psycopg.Error:
         return False
-    return conn.info.transaction_status == TransactionStatus.IDLE
+    return conn.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def finish_all(idle: list[tuple[Any, float]]) -> None:

@@ -74,15 +74,11 @@ begin
     absurd.number_error('retry_strategy.jitter', p_value -> 'jitter', 0, 1));
 end $$;
 
--- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
-create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
-language plpgsql stable as $$
-declare
-  v absurd.spawn_options;
-  v_limits jsonb := p_options -> 'cancellation';
-begin
-  -- What the library sends with most spawns: one test instead of dozens, for each expression is prepared again in each transaction.
-  if p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
+-- Whether options are what the library sends with most spawns: max_attempts and a retry strategy, all given and all good. One test instead
+-- of the dozens of read_spawn_options(), for each expression of PL/pgSQL is prepared again in each transaction. Inlined where it is called.
+create or replace function absurd.are_usual_options(p_options jsonb) returns boolean
+language sql immutable parallel safe as $$
+  select p_options @@ 'strict $.max_attempts >= 1 && $.max_attempts <= 1000000 && $.max_attempts % 1 == 0
       && ($.retry_strategy.kind == "exponential" || $.retry_strategy.kind == "fixed" || $.retry_strategy.kind == "none")
       && $.retry_strategy.base_seconds >= 0 && $.retry_strategy.base_seconds <= 315360000
       && $.retry_strategy.factor >= 1 && $.retry_strategy.factor <= 1000
@@ -90,7 +86,17 @@ begin
       && $.retry_strategy.jitter >= 0 && $.retry_strategy.jitter <= 1
       && !exists($.keyvalue() ? (@.key != "max_attempts" && @.key != "retry_strategy"))
       && !exists($.retry_strategy.keyvalue() ? (@.key != "kind" && @.key != "base_seconds" && @.key != "factor"
-        && @.key != "max_seconds" && @.key != "jitter"))' then
+        && @.key != "max_seconds" && @.key != "jitter"))'
+$$;
+
+-- Reads the options of a spawn; error says what is wrong with them, so that no bad value is ever stored.
+create or replace function absurd.read_spawn_options(p_options jsonb) returns absurd.spawn_options
+language plpgsql stable as $$
+declare
+  v absurd.spawn_options;
+  v_limits jsonb := p_options -> 'cancellation';
+begin
+  if absurd.are_usual_options(p_options) then
     v.retry_strategy := p_options -> 'retry_strategy';
     v.max_attempts := (p_options -> 'max_attempts')::integer;
     return v;

@@ -113,20 +113,22 @@ declare
   v_now timestamptz := absurd.current_time();
   v_max_bytes integer;
   v_o absurd.spawn_options;
-  v_available_at timestamptz;
+  v_tell boolean;
 begin
   -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
-  message := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
-  message := null;
-  attempt := 1;
+  message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
-  if p_options is not null then
+  if absurd.are_usual_options(p_options) then
+    v_o.max_attempts := p_options -> 'max_attempts';
+    v_o.retry_strategy := p_options -> 'retry_strategy';
+  elsif p_options is not null then
     v_o := absurd.read_spawn_options(p_options);
   end if;
   -- The cheap test first: the function call is for what fails it.
   if (octet_length(p_task_name) between 1 and 1000 and octet_length(coalesce(p_idempotency_key, 'x')) between 1 and 1000
       and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and v_o.error is null) is not true then
     message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+    attempt := 1;
     created := false;
     status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
     return;
@@ -142,21 +144,24 @@ begin
   end if;
   task_id := p_task_id;
   run_id := p_run_id;
+  attempt := 1;
   created := true;
-  v_available_at := coalesce(v_o.available_at, v_now);
-  insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-    priority, idempotency_key, parent_task_id, spawned_at)
-  values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
-    v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
-  on conflict (task_id) do nothing;
-  if found then
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
-    values (p_run_id, p_task_id, p_queue_name, case when v_available_at > v_now then 'sleeping' else 'pending' end, 1,
-      coalesce(v_o.priority, 0), v_available_at, v_available_at + make_interval(secs => v_o.max_delay), v_o.max_duration);
-    -- notify_queues() without the call.
-    if v_available_at <= v_now and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) then
-      perform pg_notify(absurd.queue_channel(p_queue_name), '');
-    end if;
+  with new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
+      v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
+    on conflict (task_id) do nothing
+    returning priority
+  )
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+  select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
+    n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
+  from new_task n
+  -- notify_queues() without the call.
+  returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
+  if v_tell then
+    perform pg_notify(absurd.queue_channel(p_queue_name), '');
   end if;
 end $$;
 

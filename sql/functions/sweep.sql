@@ -3,13 +3,15 @@
 create or replace function absurd.sweep(p_limit integer default 200)
 returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
 language plpgsql volatile as $$
+declare
+  v_now timestamptz := absurd.current_time();
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
     return query select 0, 0, 0, 0;
     return;
   end if;
   delete from absurd.waits w where w.wait_id in (
-    select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < absurd.current_time() for update skip locked);
+    select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < v_now for update skip locked);
   perform absurd.forget_listeners();
   return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
 end $$;
@@ -46,10 +48,11 @@ language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
+  v_now timestamptz := absurd.current_time();
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.state = 'running' and r.lease_expires_at <= absurd.current_time()
+      where r.state = 'running' and r.lease_expires_at <= v_now
       order by r.lease_expires_at limit p_limit
       for update skip locked) e);
 begin
@@ -68,10 +71,11 @@ language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
+  v_now timestamptz := absurd.current_time();
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.deadline_at <= absurd.current_time()
+      where r.deadline_at <= v_now
       order by r.deadline_at limit p_limit
       for update skip locked) e);
 begin

@@ -88,6 +88,23 @@ def test_a_connection_without_encoding_sends_utf8(database_url: str) -> None:
         assert sent(other, "select octet_length((%s)[1])", Texts(["é"])) == 2
 
 
+def test_a_connection_of_the_callers_may_have_no_encoding(database_url: str, conn: Conn) -> None:
+    with psycopg.connect(database_url, client_encoding="sql_ascii", autocommit=True) as other:
+        app = Absurd(other)
+        word = {"word": "déjà 日本"}
+        for _ in range(10):  # from the sixth on prepared
+            one, again = (app.spawn("greet", word, idempotency_key="ключ") for _ in range(2))
+        (many,) = app.spawn_many("greet", [word])
+        with pytest.raises(errors.QueueNotFoundError, match='queue "é" does not exist'):
+            app.spawn("greet", word, queue="é")
+        assert (one.task_id, one.run_id) == (again.task_id, again.run_id)
+        assert app.get_result(one.task_id).state == app.get_result(many.task_id).state == "pending"
+        app.emit_event("go", word)
+        assert app.list_queues() == ["default"]
+    stored = conn.execute("select params ->> 'word' from absurd.tasks").fetchall()
+    assert stored == [(word["word"],)] * 2
+
+
 def test_a_connection_of_the_callers_may_bind_on_its_side_and_prepare_nothing(database_url: str) -> None:
     with psycopg.connect(database_url, prepare_threshold=None, cursor_factory=psycopg.ClientCursor) as other:
         app = Absurd(other)
