@@ -1015,7 +1015,7 @@ begin
   message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
   if absurd.are_usual_options(p_options) then
-    v_o.max_attempts := p_options -> 'max_attempts';
+    v_o.max_attempts := (p_options -> 'max_attempts')::integer;
     v_o.retry_strategy := p_options -> 'retry_strategy';
   elsif p_options is not null then
     v_o := absurd.read_spawn_options(p_options);
@@ -2567,7 +2567,8 @@ begin
     array_agg(s.options order by u.ord)
   into v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options
   from unnest(p_subscription_ids) with ordinality as u(subscription_id, ord)
-  join absurd.subscriptions s on s.subscription_id = u.subscription_id;
+  -- offset 0: as in find_subscribers()
+  cross join lateral (select i.* from absurd.subscriptions i where i.subscription_id = u.subscription_id offset 0) s;
   with answered as (
     insert into absurd.event_tasks (seq, subscription_id, task_name, task_id, run_id, status, message)
     select p_event.seq, p_subscription_ids[a.ord], v_names[a.ord], a.task_id, a.run_id, a.status, a.message
@@ -2677,7 +2678,9 @@ end $$;
 create or replace function absurd.dispatch_event(
   p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
 returns table (seq bigint, created boolean, task_name text, task_id uuid, run_id uuid, status text, message text)
-language plpgsql volatile as $$
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
 #variable_conflict use_column
 declare
   v_event record;
@@ -4655,5 +4658,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:886aedbebc1dc01c';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:be0b9c3b22b33c11';
 commit;

@@ -85,7 +85,9 @@ end $$;
 create or replace function absurd.dispatch_event(
   p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
 returns table (seq bigint, created boolean, task_name text, task_id uuid, run_id uuid, status text, message text)
-language plpgsql volatile as $$
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
 #variable_conflict use_column
 declare
   v_event record;

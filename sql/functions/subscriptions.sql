@@ -229,7 +229,8 @@ begin
     array_agg(s.options order by u.ord)
   into v_queues, v_ids, v_run_ids, v_names, v_params, v_headers, v_options
   from unnest(p_subscription_ids) with ordinality as u(subscription_id, ord)
-  join absurd.subscriptions s on s.subscription_id = u.subscription_id;
+  -- offset 0: as in find_subscribers()
+  cross join lateral (select i.* from absurd.subscriptions i where i.subscription_id = u.subscription_id offset 0) s;
   with answered as (
     insert into absurd.event_tasks (seq, subscription_id, task_name, task_id, run_id, status, message)
     select p_event.seq, p_subscription_ids[a.ord], v_names[a.ord], a.task_id, a.run_id, a.status, a.message

@@ -381,6 +381,28 @@ def test_a_large_payload_for_many_subscribers_is_started_in_pieces(conn: Connect
     assert [(a["task_name"], a["status"]) for a in answers] == [(f"task {i}", "ok") for i in range(9)]
 
 
+def test_a_session_that_knew_the_tables_while_they_were_small_still_reads_few_of_their_rows(conn: Connection) -> None:
+    for table in ("subscriptions", "event_tasks"):
+        conn.execute(f"alter table absurd.{table} set (autovacuum_enabled = off)")
+    subscribe(conn, "e", "a")
+    dispatch(conn, "e")
+    conn.execute("vacuum analyze absurd.subscriptions, absurd.event_tasks")
+    for _ in range(8):
+        dispatch(conn, "e")
+    conn.execute(
+        "insert into absurd.subscriptions (queue_name, pattern, task_name, options, after_seq, created_at)"
+        " select 'default', 's' || g, 't', '{}', 0, now() from generate_series(1, 5000) g"
+    )
+    conn.execute("insert into absurd.event_tasks select g, 1, 't', null, null, 'ok', null from generate_series(1000, 6000) g")
+    read = (
+        "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_all_tables"
+        " where relname in ('subscriptions', 'event_tasks')"
+    )
+    with conn.transaction():
+        assert len(dispatch(conn, "e")) == 1
+        assert value(conn, read) < 50
+
+
 def test_an_emit_reads_few_pages_however_many_subscriptions_there_are(conn: Connection) -> None:
     def pages() -> int:
         plan: Any = None
