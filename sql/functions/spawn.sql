@@ -119,7 +119,7 @@ begin
   message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
   if absurd.are_usual_options(p_options) then
-    v_o.max_attempts := p_options -> 'max_attempts';
+    v_o.max_attempts := (p_options -> 'max_attempts')::integer;
     v_o.retry_strategy := p_options -> 'retry_strategy';
   elsif p_options is not null then
     v_o := absurd.read_spawn_options(p_options);

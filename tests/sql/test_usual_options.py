@@ -30,6 +30,14 @@ def test_usual_options_are_read_as_others_are(conn: Connection) -> None:
     assert read(conn, USUAL)["retry_strategy"] == USUAL["retry_strategy"]
 
 
+def test_a_whole_number_written_with_a_point_is_stored(conn: Connection) -> None:
+    statement = (
+        "select * from absurd.spawn_one('default', gen_random_uuid(), gen_random_uuid(), 'work', '1', null, %s::jsonb, null)"
+    )
+    assert row(conn, statement, json.dumps({**USUAL, "max_attempts": 5.0}))["status"] == "ok"
+    assert row(conn, "select max_attempts, retry_strategy from absurd.tasks") == USUAL
+
+
 @pytest.mark.parametrize(
     "options",
     [

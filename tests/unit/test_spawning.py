@@ -16,7 +16,7 @@ import pytest
 from absurd.errors import ConfigurationError, InvalidOptionError, SerializationError, ValidationError
 from absurd.registry import Registry
 from absurd.spawning import check_queue_name, make_ids, make_request, options_json, retry_json
-from absurd.types import Cancellation, RetryStrategy, SpawnOptions
+from absurd.types import NO_OPTIONS, Cancellation, RetryStrategy, SpawnOptions
 
 
 @dataclass
@@ -170,3 +170,21 @@ def test_ids_made_by_threads_side_by_side_differ() -> None:
     with ThreadPoolExecutor(8) as pool:
         made = [made for ids in pool.map(lambda _: make_ids(50), range(200)) for made in ids]
     assert len(set(made)) == 10_000
+
+
+def test_spawns_without_options_follow_every_change_of_the_defaults(registry: Registry) -> None:
+    def spawn(task: str) -> tuple[str, Any, Any]:
+        request = make_request(registry, task, {"amount": 1}, NO_OPTIONS, queue="default")
+        return request.queue_name, json.loads(request.options or "")["max_attempts"], json.loads(request.headers or "null")
+
+    assert spawn("typed") == spawn("typed") == spawn("foreign") == ("default", 5, None)
+    assert make_request(registry, "typed", {"amount": 1}, NO_OPTIONS, queue="other").queue_name == "other"
+    registry.defaults = SpawnOptions(max_attempts=2)
+    assert spawn("typed") == spawn("foreign") == ("default", 2, None)
+    registry.register(typed, "typed", SpawnOptions(queue="own"))
+    assert spawn("typed") == ("own", 2, None)
+    headers = {"a": 1}
+    registry.register(typed, "typed", SpawnOptions(headers=headers))
+    assert spawn("typed") == ("default", 2, {"a": 1})
+    headers["a"] = 2
+    assert spawn("typed") == ("default", 2, {"a": 2})
