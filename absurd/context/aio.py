@@ -135,8 +135,8 @@ class AsyncContext(AsyncShell):
 
     # -- waits --------------------------------------------------------------------------------------------------------------
 
-    async def sleep_for(self, seconds: float | timedelta, *, name: str | None = None) -> None:
-        """Suspends the task for that long. Nothing is held meanwhile: no slot, no connection, no lease."""
+    async def sleep_for(self, seconds: float | timedelta | str, *, name: str | None = None) -> None:
+        """Suspends the task for seconds, a timedelta or a text like ``"2h"``. It holds no slot, connection or lease meanwhile."""
         await self._drive(self._core.sleep(name, seconds=seconds))
 
     async def sleep_until(self, moment: datetime, *, name: str | None = None) -> None:
@@ -146,7 +146,7 @@ class AsyncContext(AsyncShell):
     async def await_event(
         self,
         name: str,
-        timeout: float | timedelta | None = None,
+        timeout: float | timedelta | str | None = None,
         *,
         queue: str | None = None,
         since: int | None = None,
@@ -156,7 +156,8 @@ class AsyncContext(AsyncShell):
 
         Args:
             name: of the event, matched exactly.
-            timeout: seconds after which the wait ends with ``absurd.TimeoutError``; that too holds on every replay.
+            timeout: seconds, a timedelta or a text like ``"7d"`` after which the wait ends with ``absurd.TimeoutError``; that
+                too holds on every replay.
             queue: of the event, if it is not the task's own.
             since: take the first emission after this ``seq`` instead of the first of all (see ``next_event``).
             step_name: how the wait is recorded, instead of by the event's name.
@@ -165,21 +166,26 @@ class AsyncContext(AsyncShell):
         return arrival.state
 
     async def next_event(
-        self, name: str, since: Event | int | None = None, *, timeout: float | timedelta | None = None, queue: str | None = None
+        self,
+        name: str,
+        since: Event | int | None = None,
+        *,
+        timeout: float | timedelta | str | None = None,
+        queue: str | None = None,
     ) -> Event:
         """The first emission of a name after another one, with its ``seq``: for names that recur."""
         seq = since.seq if isinstance(since, Event) else since
         return event_of(name, await self._drive(self._core.await_event(name, timeout, seq, queue, None)))
 
     async def await_any(
-        self, names: Sequence[str], timeout: float | timedelta | None = None, *, queue: str | None = None
+        self, names: Sequence[str], timeout: float | timedelta | str | None = None, *, queue: str | None = None
     ) -> tuple[str, Any]:
         """Suspends the task until one of several events is there; returns its name and payload."""
         ((index, checkpoint),) = await self._drive(self._core.await_events(names, 1, timeout, queue))
         return names[index], checkpoint.state
 
     async def await_all(
-        self, names: Sequence[str], timeout: float | timedelta | None = None, *, queue: str | None = None
+        self, names: Sequence[str], timeout: float | timedelta | str | None = None, *, queue: str | None = None
     ) -> dict[str, Any]:
         """Suspends the task until all of several events are there; returns their payloads by name."""
         found = await self._drive(self._core.await_events(names, len(names), timeout, queue))
@@ -296,7 +302,7 @@ class AsyncContext(AsyncShell):
         name, make = request_maker(self._port.registry, task, all_params, options, self.queue_name)
         return children(await self._drive(self._core.spawn(name, make)), name)
 
-    async def await_task(self, task: ChildTask | UUID | str, timeout: float | timedelta | None = None) -> Any:
+    async def await_task(self, task: ChildTask | UUID | str, timeout: float | timedelta | str | None = None) -> Any:
         """Suspends the task until another one has ended, and returns its result.
 
         Raises:
@@ -307,7 +313,7 @@ class AsyncContext(AsyncShell):
         return outcome_value(outcome, self._port.registry, getattr(task, "task_name", None))
 
     async def gather(
-        self, *tasks: ChildTask | UUID | str, timeout: float | timedelta | None = None, return_exceptions: bool = False
+        self, *tasks: ChildTask | UUID | str, timeout: float | timedelta | str | None = None, return_exceptions: bool = False
     ) -> list[Any]:
         """Suspends the task until all of these have ended, and returns their results in order.
 

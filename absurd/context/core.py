@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, return_codec
-from absurd.context.durations import check_moment, check_seconds, check_timeout
+from absurd.context.durations import check_interval, check_moment, check_seconds, check_timeout
 from absurd.context.history import History, parse_checkpoints
 from absurd.context.ops import SETTLE, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Transact
 from absurd.context.refusals import raise_missing, raise_refusal
@@ -226,7 +226,7 @@ class Core:
 
     def sleep(self, name: str | None, *, seconds: Any = None, until: Any = None) -> Steps:
         """``ctx.sleep_for`` and ``ctx.sleep_until``: suspends."""
-        duration = check_seconds("seconds", seconds) if until is None else None
+        duration = check_interval("seconds", seconds) if until is None else None
         moment = check_moment("until", until) if until is not None else None
         key, position = self._next(_user_step(name) if name is not None else f"{RESERVED}sleep")
         if (yield from self._recall(key, position)) is None:

@@ -31,9 +31,9 @@ def check_seconds(name: str, value: float | timedelta) -> float:
     return float(value)
 
 
-def check_timeout(value: float | timedelta | None) -> float | None:
+def check_timeout(value: float | timedelta | str | None) -> float | None:
     """A timeout in seconds, or ``None`` for none."""
-    return None if value is None else check_seconds("timeout", value)
+    return None if value is None else check_interval("timeout", value)
 
 
 def check_moment(name: str, value: datetime) -> datetime:

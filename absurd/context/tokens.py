@@ -12,7 +12,7 @@ from uuid import UUID
 
 from absurd.codec import Codec, encode, typed_codec
 from absurd.context.core import Core, Steps
-from absurd.context.durations import check_interval
+from absurd.context.durations import check_timeout
 from absurd.errors import ConfigurationError, ContextError, InvalidOptionError
 from absurd.registry import check_name
 from absurd.writes import CreateToken
@@ -67,7 +67,7 @@ def create_token(
     """``ctx.create_token``."""
     check_name("token name", name)
     base_url = find_public_url(base_url)
-    seconds = None if timeout is None else check_interval("timeout", timeout)
+    seconds = check_timeout(timeout)
     codec = None if declared is None else typed_codec(declared)
     texts = (_text("title", title), _text("description", description))
     schema = None if codec is None else encode(codec.json_schema(), f'JSON schema of token "{name}"')
@@ -84,7 +84,7 @@ def await_token(core: Core, token: Token[Any], timeout: float | timedelta | str 
         raise InvalidOptionError(f"await_token takes what ctx.create_token returned, not {token!r}")
     if token.task_id != core.run.task_id:
         raise ContextError(f"{token} was made by task {token.task_id}, which alone can await it")
-    seconds = None if timeout is None else check_interval("timeout", timeout)
+    seconds = check_timeout(timeout)
     answer = yield from core.await_token(token.id, token.name, seconds, token.expires_at)
     return answer if token._codec is None else token._codec.load(answer, f'the answer to token "{token.name}"')
 

@@ -286,3 +286,16 @@ def test_a_wait_for_an_event_of_a_missing_queue_fails_with_its_name(sync_play: P
             return f"{type(error).__name__}: {error}"
 
     assert sync_play.run().startswith("QueueNotFoundError: one of the queues ['nowhere'] does not exist")
+
+
+def test_times_of_sleeps_and_waits_may_be_texts(play: Play) -> None:
+    @play.task()
+    async def task(params: Any, ctx: Any) -> Any:
+        await ctx.sleep_for("10ms")
+        try:
+            await ctx.await_any(["a", "b"], timeout="10ms")
+        except TimeoutError:
+            return "nothing came"
+
+    with play.worker():
+        assert play.spawn().result(20) == "nothing came"

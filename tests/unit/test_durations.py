@@ -34,7 +34,13 @@ def test_no_timeout_is_none_and_zero_is_one() -> None:
     assert check_timeout(None) is None
     assert check_timeout(0) == 0.0
     with pytest.raises(InvalidOptionError, match="timeout"):
-        check_timeout("soon")  # type: ignore[arg-type]
+        check_timeout("soon")
+
+
+def test_a_timeout_may_be_a_text() -> None:
+    assert [check_timeout(text) for text in ("7d", "1h30m", "5")] == [7 * 86_400.0, 5_400.0, 5.0]
+    with pytest.raises(InvalidOptionError, match="'7 days' is no duration; give one like 90s"):
+        check_timeout("7 days")
 
 
 def test_a_moment_has_a_time_zone_and_lies_in_range() -> None:
