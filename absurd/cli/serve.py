@@ -164,9 +164,8 @@ def _listen(host: str, port: int) -> socket.socket:
             return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=socket.has_dualstack_ipv6())
         return socket.create_server((host, port))
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose with --host and --port"
-        ) from None
+        reason = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
+        raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}; choose with --host and --port") from None
 
 
 def _place(listening: socket.socket) -> str:
