@@ -3310,7 +3310,8 @@ begin
   return v;
 exception
   -- A fault of the moment is no fault of the schedule: the whole firing is undone and asked for again.
-  when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention then
+  when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention
+      or system_error or internal_error then
     raise;
   when others then
     p_schedule.problem := sqlerrm;
@@ -4658,5 +4659,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:be0b9c3b22b33c11';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:2a87f63c9f38a91b';
 commit;

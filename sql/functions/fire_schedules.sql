@@ -158,7 +158,8 @@ begin
   return v;
 exception
   -- A fault of the moment is no fault of the schedule: the whole firing is undone and asked for again.
-  when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention then
+  when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention
+      or system_error or internal_error then
     raise;
   when others then
     p_schedule.problem := sqlerrm;
