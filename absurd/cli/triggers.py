@@ -104,12 +104,17 @@ def delete_trigger(session: Session, name: TriggerName, yes: Yes = False) -> Non
     """Delete a trigger that is gone from the code, with its state and history. On a terminal it asks first.
 
     A worker whose application still has it registers it again within a minute; disable it instead.
+    Exit status 1 if there is none.
     """
     if not yes:
         _ask(name, session)
-    deleted = session.client().delete_trigger(name)
-    text = f'Deleted trigger "{escape(name)}"' if deleted else f'There is no trigger "{escape(name)}"'
-    session.out.done(text, name=name, deleted=deleted)
+    if session.client().delete_trigger(name):
+        session.out.done(f'Deleted trigger "{escape(name)}"', name=name, deleted=True)
+        return
+    if session.out.as_json:
+        session.out.json({"name": name, "deleted": False})
+    session.out.note(f'There is no trigger "{escape(name)}"; list-triggers shows what is.')
+    raise typer.Exit(1)
 
 
 def _ask(name: str, session: Session) -> None:

@@ -45,12 +45,14 @@ def declare(registry: Registry, trigger: object, options: SpawnOptions, *, queue
         queue: where its tasks go when neither the options nor the task say.
 
     Raises:
-        ConfigurationError: it is no trigger, or its name is taken.
+        ConfigurationError: it is no trigger, has no ``poll``, or its name is taken.
         InvalidOptionError: an attribute or option cannot be used.
     """
     if not isinstance(trigger, Trigger):
         hint = "; give an instance of it" if isinstance(trigger, type) and issubclass(trigger, Trigger) else ""
         raise ConfigurationError(f"a trigger is an instance of a subclass of absurd.Trigger, not {trigger!r}{hint}")
+    if type(trigger).poll is Trigger.poll and "poll" not in vars(trigger):
+        raise ConfigurationError(f"{type(trigger).__name__} has no poll(); write one that says when it fires")
     name = check_name("trigger name", trigger.name or type(trigger).__name__)
     if not isinstance(trigger.allow_concurrent, bool):
         raise InvalidOptionError(f"allow_concurrent must be True or False, not {trigger.allow_concurrent!r}")

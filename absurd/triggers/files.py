@@ -50,6 +50,8 @@ class FileTrigger(Trigger):
         poll_interval: float | str | timedelta = "2s",
         poll_timeout: float | str | timedelta = 30,
     ) -> None:
+        if not isinstance(directory, (str, os.PathLike)):
+            raise InvalidOptionError(f"directory must be a path, not {directory!r}")
         if not isinstance(pattern, str) or not pattern or "/" in pattern:
             raise InvalidOptionError(f"pattern must be one for names of files, like '*.csv', not {pattern!r}")
         self.directory = Path(directory).absolute()

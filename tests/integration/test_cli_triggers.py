@@ -69,7 +69,9 @@ def test_delete_trigger_asks_for_yes(database_url: str, conn: psycopg.Connection
     register(conn)
     assert "repeat the command with --yes" in invoke("delete-trigger", "t", database=database_url, code=1).err
     assert invoke("delete-trigger", "t", "--yes", "--json", database=database_url).json() == {"name": "t", "deleted": True}
-    assert "There is no trigger" in invoke("delete-trigger", "t", "--yes", database=database_url).out
+    missing = invoke("delete-trigger", "t", "--yes", "--json", database=database_url, code=1)
+    assert missing.json() == {"name": "t", "deleted": False}
+    assert "There is no trigger" in missing.err
 
 
 def test_l20_worker_polls_unless_it_is_told_not_to(database_url: str, conn: psycopg.Connection[Any], tmp_path: Path) -> None:

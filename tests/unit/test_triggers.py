@@ -150,6 +150,7 @@ def test_l9_task_is_a_function_a_name_or_a_function_in_the_class_body() -> None:
         (Ready, "give an instance of it"),
         ("Ready", "a trigger is an instance"),
         (type("NoTask", (Ready,), {"task": None})(), "does not say which task"),
+        (type("NoPoll", (Trigger,), {"task": "work"})(), r"NoPoll has no poll\(\)"),
         (type("Foreign", (Ready,), {"task": print})(), "is no task of this app"),
         (type("LongName", (Ready,), {"name": "x" * 1001})(), "trigger name"),
         (type("Slow", (Ready,), {"poll_timeout": "2d"})(), "poll_timeout must be at most"),
@@ -158,6 +159,11 @@ def test_l9_task_is_a_function_a_name_or_a_function_in_the_class_body() -> None:
 def test_l9_unusable_triggers_are_refused_when_they_are_declared(trigger: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         app().add_trigger(trigger)
+
+
+def test_l9_file_trigger_refuses_what_is_no_directory() -> None:
+    with pytest.raises(InvalidOptionError, match="directory must be a path, not None"):
+        FileTrigger(None, task="work")  # type: ignore[arg-type]
 
 
 def test_l9_unusable_options_are_refused_when_the_trigger_is_declared() -> None:
