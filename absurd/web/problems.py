@@ -79,17 +79,23 @@ def answer_error(error: Exception, request: Request) -> Response:
     if isinstance(error, RequestValidationError):
         return problem(422, "; ".join(map(_validation, error.errors())))
     if getattr(error.__cause__, "sqlstate", "") == _LOCKED:
-        logger.warning("%s %s: %s", request.method, request.scope["path"], error)
+        logger.warning("%s %s: %s", request.method, _path(request), error)
         detail = "somebody else is changing the same thing at this moment; nothing was done, try again"
         return problem(503, detail, {"Retry-After": str(RETRY_AFTER)})
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 503:
-        logger.warning("%s %s: %s", request.method, request.scope["path"], error)
+        logger.warning("%s %s: %s", request.method, _path(request), error)
         return problem(503, _HIDDEN[503], {"Retry-After": str(RETRY_AFTER)})
     if status == 500:
-        logger.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        logger.error("%s %s failed", request.method, _path(request), exc_info=error)
         return problem(500, _HIDDEN[500])
     return problem(status, str(error))
+
+
+def _path(request: Request) -> str:
+    """The path for the log, which keeps no token: who has one may answer."""
+    before, tokens, _ = str(request.scope["path"]).partition("/tokens/")
+    return f"{before}{tokens}…" if tokens else before
 
 
 def _validation(error: Mapping[str, Any]) -> str:

@@ -215,3 +215,12 @@ def test_an_answer_larger_than_the_queue_allows_is_refused(web: TestClient, ask:
     refused = web.post(path, data={"answer": "x" * 2000})
     assert (refused.status_code, "has 2002 bytes" in refused.text) == (413, True)
     assert web.get(path).status_code == 200
+
+
+def test_log_of_an_error_names_the_path_but_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Absurd("postgresql://someone@127.0.0.1:1/nothing")) as web:
+        assert web.get("/tokens/5ec2e7").status_code == 503
+        assert web.post("/api/tasks/add").status_code == 503
+    assert "GET /tokens/…: PostgreSQL at" in caplog.text
+    assert "POST /api/tasks/add: PostgreSQL at" in caplog.text
+    assert "5ec2e7" not in caplog.text
