@@ -30,6 +30,8 @@ SECRET = "It's a Secret to Everybody"
 @app.register_task("build")
 def build(params: dict[str, Any], ctx: Context) -> str:
     push = params["event_payload"]
+    if push["headers"]["x-github-event"] != "push":
+        return "nothing to build"  # the ping of a new webhook
     ctx.print(f"🔨 Building {push['repository']['name']} at {push['after'][:7]}, pushed by {push['pusher']['name']}")
     return str(push["after"])
 
