@@ -109,7 +109,7 @@ def due_plan(schedule: Schedule, now: datetime) -> Plan:
     """
     assert schedule.next_slot is not None
     slots = Slots(schedule)
-    passed = (slot for slot in _backwards(slots, schedule.next_slot, now) if slots.due(slot) <= now)
+    passed = (slot for slot in _backwards(slots, schedule.next_slot, now) if _due(schedule, slots, slot) <= now)
     if schedule.catchup == "all":
         chosen = list(itertools.islice(passed, schedule.catchup_limit))
     else:
@@ -123,7 +123,14 @@ def due_plan(schedule: Schedule, now: datetime) -> Plan:
 def _in_time(schedule: Schedule, slots: Slots, slot: datetime, now: datetime) -> bool:
     """Whether a slot counts as fired and not as missed. The immediate run of a new schedule waits for the first scheduler."""
     immediate = schedule.run_immediately and schedule.last_slot is None and slot == schedule.next_slot
-    return immediate or (now - slots.due(slot)).total_seconds() <= MISSED_SECONDS
+    return immediate or (now - _due(schedule, slots, slot)).total_seconds() <= MISSED_SECONDS
+
+
+def _due(schedule: Schedule, slots: Slots, slot: datetime) -> datetime:
+    """When a slot fires. Of the next one this is written already, and that holds: an immediate run is not put off by jitter."""
+    if slot == schedule.next_slot and schedule.due_at is not None:
+        return schedule.due_at
+    return slots.due(slot)
 
 
 def _backwards(slots: Slots, first: datetime, now: datetime) -> Iterator[datetime]:

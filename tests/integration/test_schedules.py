@@ -309,6 +309,18 @@ def test_an_interval_that_is_made_after_its_end_does_not_fire_at_once(
     assert (past.next_slot, slots_of(conn, "past"), found(app, "past").status) == (None, [], "ended")
 
 
+def test_k11_the_immediate_runs_of_intervals_with_jitter_all_come_at_once(
+    app: Absurd, database_url: str, conn: Connection, clock: DatabaseClock
+) -> None:
+    clock.move(NOON)
+    names = [f"s{number}" for number in range(10)]
+    for name in names:
+        app.create_schedule(name, task="t", every="1h", jitter="30m")
+    with Schedulers(database_url):
+        clock.move_and_settle(NOON + timedelta(seconds=1))
+    assert [slots_of(conn, name) for name in names] == [[iso(NOON)]] * 10
+
+
 def test_g29_an_event_schedule_carries_scheduled_at_and_then_last_run(
     app: Absurd, database_url: str, conn: Connection, clock: DatabaseClock
 ) -> None:

@@ -255,6 +255,14 @@ def test_k11_the_immediate_run_waits_for_the_first_scheduler_however_long() -> N
     assert due_plan(found, NOON + timedelta(hours=5)).slots == [NOON]
 
 
+@pytest.mark.parametrize("catchup", ["skip", "one", "all"])
+def test_k11_jitter_neither_puts_off_the_immediate_run_nor_loses_it(catchup: str) -> None:
+    found = every(86_400, run_immediately=True, jitter_seconds=3600.0, catchup=catchup, next_slot=NOON, due_at=NOON)
+    assert Slots(found).due(NOON) > NOON + timedelta(seconds=1)
+    plan = due_plan(found, NOON + timedelta(seconds=1))
+    assert (plan.slots, plan.next_slot) == ([NOON], NOON + timedelta(days=1))
+
+
 def test_slots_lie_from_the_start_on_and_before_the_end() -> None:
     found = every(60, starts_at=NOON, ends_at=NOON + timedelta(minutes=3), plan_after=NOON - timedelta(microseconds=1))
     assert first_plan(found).next_slot == NOON
