@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import io
 import ipaddress
 import json
 import logging
 import os
 import socket
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,7 +24,7 @@ KEY_VARIABLE = "ABSURD_API_KEY"
 PREFIX = "/trigger/"
 PORT = 8090
 MAX_BODY_BYTES = 1_000_000
-# Seconds for which a caller may keep us waiting for the rest of his request.
+# Seconds in which a request must have come, and for each piece of its answer: nobody keeps a thread by sending byte after byte.
 REQUEST_SECONDS = 10.0
 # Seconds between two looks whether the listener shall end.
 LOOK_SECONDS = 0.2
@@ -119,11 +121,34 @@ class _Refused(Exception):
         self.status = status
 
 
+class _InTime(io.RawIOBase):
+    """What a caller sends, up to a moment; raises ``TimeoutError`` after it."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request did not come in time")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = REQUEST_SECONDS
     server_version = "absurd"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Reads the request against the clock."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_InTime(self.connection, REQUEST_SECONDS))
 
     def do_POST(self) -> None:
         """Starts the task and says so."""
@@ -178,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()
+        self.connection.settimeout(REQUEST_SECONDS)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

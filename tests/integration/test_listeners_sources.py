@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from absurd import Absurd, ConfigurationError
-from absurd.listeners import FileListener, NotifyListener, WebhookListener
+from absurd.listeners import FileListener, NotifyListener, WebhookListener, webhook
 from tests.support import wait_until
 from tests.support_listeners import listening, tasks
 
@@ -287,6 +287,29 @@ def test_c28_caller_that_goes_away_or_says_nothing_stops_nothing(app: Absurd) ->
             lost.shutdown(socket.SHUT_RDWR)
             assert call(listener)[0] == 200
             silent.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("beginning", ["", "POST /trigger/report HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"])
+def test_c28_caller_that_sends_byte_after_byte_keeps_neither_a_thread_nor_the_listener_from_its_end(
+    app: Absurd, monkeypatch: pytest.MonkeyPatch, beginning: str
+) -> None:
+    monkeypatch.setattr(webhook, "REQUEST_SECONDS", 0.5)
+    with listening(listener := WebhookListener(port=0, app=app)):
+        with socket.create_connection(wait_until(lambda: listener.address)) as slow:
+            slow.sendall(beginning.encode())
+            slow.settimeout(0.05)
+
+            def closed() -> bool:
+                try:
+                    slow.sendall(b"x")
+                    return slow.recv(1) == b""
+                except TimeoutError:
+                    return False
+                except OSError:
+                    return True
+
+            wait_until(closed, what="the end of the connection")
+        assert call(listener)[0] == 200
 
 
 def test_c28_api_key_is_demanded_beyond_loopback_and_checked(app: Absurd, monkeypatch: pytest.MonkeyPatch) -> None:
