@@ -32,7 +32,8 @@ def read_secret(token: object) -> str:
     """
     if not isinstance(token, str):
         raise InvalidOptionError(f"a token is the text of token.secret or token.url, not {token!r}")
-    secret = token.strip().rpartition("/")[2]
+    # Mail programs put a query behind a link, browsers a slash or a fragment.
+    secret = token.strip().partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
     if not _SECRET.fullmatch(secret):
         raise refusal("unknown")
     return secret
