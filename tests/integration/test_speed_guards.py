@@ -207,6 +207,8 @@ def test_a_claim_from_its_place_on_does_not_walk_what_a_held_snapshot_keeps(
 def test_an_idle_worker_asks_seldom(counted: Conn, app: Absurd) -> None:
     with app.worker():
         wait_until(lambda: number(counted, "select count(*) from absurd.workers where idle") == 1, what="an idle worker")
+        start = statements(counted)
+        wait_until(lambda: statements(counted) - start >= 15, timeout=60, what="the end of what it asks at its start")
         began, first = time.monotonic(), statements(counted)
         wait_until(lambda: statements(counted) - first >= 25, timeout=60, what="25 statements")
         assert time.monotonic() - began >= 5.0
