@@ -70,7 +70,8 @@ def report(changes: Iterable[ScheduleChange]) -> None:
             logger.warning("a declared schedule was refused: %s", change.message)
         elif change.change == "undeclared":
             logger.warning(
-                'schedule "%s" is no longer declared by the app and goes on firing; delete it with: absurdctl delete-schedule %s',
+                'schedule "%s" is not declared by this code any more and goes on firing; unless another app of this queue_name '
+                "declares it, delete it with: absurdctl delete-schedule %s",
                 change.schedule_name,
                 shlex.quote(change.schedule_name),
             )
