@@ -39,6 +39,9 @@ begin
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.attempts a where a.queue_name = p_queue_name
     or a.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
+  -- of triggers that have moved to another queue since: their history stays, and nothing in it is active for ever
+  update absurd.trigger_executions e set completed_at = absurd.current_time()
+  where e.completed_at is null and e.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.schedules s where s.queue_name = p_queue_name;
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;

@@ -385,7 +385,7 @@ def test_trigger_that_moved_goes_on_when_its_former_queue_is_dropped(conn: Conne
     assert poll_once(conn, fire()) == ["skipped"]
     rows(conn, "select absurd.drop_queue('other')")
     assert poll_once(conn, fire()) == ["fired"]
-    assert len(executions(conn)) == 2
+    assert [one.completed_at is None for one in executions(conn)] == [True, False]
 
 
 def test_l22_ready_tasks_are_counted_up_to_the_limit(conn: Connection) -> None:
