@@ -94,11 +94,9 @@ def test_g18_trigger_starts_the_tasks_in_the_order_of_their_subscriptions(web: T
     found = answer.json()
     assert (found["message"], found["workflows_executed"]) == ("Event order.placed triggered", 2)
     assert [(one["workflow_id"], one["status"]) for one in found["results"]] == [("ship", "PENDING"), ("bill", "PENDING")]
-    assert [(one["task_id"], one["run_id"]) for one in found["results"]] == [
-        (str(task_id), str(run_id))
-        for task_id, run_id in conn.execute("select task_id, run_id from absurd.runs order by task_id").fetchall()
-    ]
-    params = tasks(conn)[0][1]
+    sql = "select r.task_id::text, r.run_id::text, t.task_name from absurd.runs r join absurd.tasks t using (task_id)"
+    assert {(one["task_id"], one["run_id"], one["workflow_id"]) for one in found["results"]} == set(conn.execute(sql).fetchall())
+    params = {name: params for name, params, _ in tasks(conn)}["ship"]
     assert (params["event_type"], params["event_payload"], params["event_config"]) == (
         "order.placed",
         {"order": 17},
