@@ -73,7 +73,7 @@ class Poller:
             try:
                 fires = [prepare(poll.trigger_name, fire) for fire in read_fires(poll.trigger_name, value)]
                 return Outcome(fires, _changed(trigger, before))
-            except (TypeError, SerializationError) as problem:
+            except Exception as problem:  # what a poll returns is the user's, and so is its repr()
                 error = problem
         return Outcome([], error=_describe(error), cause=error)
 
@@ -137,5 +137,9 @@ def _changed(trigger: Trigger, before: Any) -> str | None:
 
 def _describe(error: BaseException) -> str:
     """An error in a line that any database takes."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        said = str(error)
+    except Exception as problem:
+        said = f"its str() raised {type(problem).__name__}"
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:ERROR_LENGTH]

@@ -98,6 +98,29 @@ def test_l8_polls_may_be_async_and_share_an_event_loop(sync_play: Play) -> None:
     assert len(loops) == 1
 
 
+def test_l24_what_a_poll_returns_or_raises_need_not_even_be_printable(sync_play: Play) -> None:
+    task(sync_play)
+    app = sync_play.app
+
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise OSError("no")
+
+        __repr__ = __str__
+
+    @app.trigger(task="work", poll_interval=QUICKLY)
+    def unprintable() -> Unprintable:
+        return Unprintable()
+
+    @app.trigger(task="work", poll_interval=QUICKLY)
+    def unspeakable() -> None:
+        raise Unprintable
+
+    wanted = {"unprintable": "OSError: no", "unspeakable": "Unprintable: its str() raised OSError"}
+    with sync_play.worker():
+        wait_until(lambda: all((found := info(app, name)) and found.last_error == text for name, text in wanted.items()))
+
+
 def test_l24_l27_k19_slow_hanging_raising_and_nonsense_polls_harm_no_neighbour(
     sync_play: Play, caplog: pytest.LogCaptureFixture
 ) -> None:
