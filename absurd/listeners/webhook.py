@@ -24,6 +24,8 @@ KEY_VARIABLE = "ABSURD_API_KEY"
 PREFIX = "/trigger/"
 PORT = 8090
 MAX_BODY_BYTES = 1_000_000
+# The body of a refused request is read and dropped up to here: who is still sending when the connection ends sees no answer.
+DROPPED_BYTES = 32 * 1024 * 1024
 # Seconds in which a request must have come, and for each piece of its answer: nobody keeps a thread by sending byte after byte.
 REQUEST_SECONDS = 10.0
 # Seconds between two looks whether the listener shall end.
@@ -143,6 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "absurd"
     sys_version = ""
+    _has_body = False
 
     def setup(self) -> None:
         """Reads the request against the clock."""
@@ -158,6 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             params = self._params()
         except _Refused as refusal:
             self._answer(refusal.status, {"status": "failed", "error": str(refusal)})
+            self._drop_body()
             return
         listener = self.server.listener
         result = listener._trigger(workflow_id, params, self.headers.get("Idempotency-Key"), self.client_address[0])
@@ -193,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(411, "send the body with its Content-Length")
         if len(text) > 15 or int(text) > MAX_BODY_BYTES:
             raise _Refused(413, f"the body has {text} bytes; {MAX_BODY_BYTES} are allowed")
+        self._has_body = True
         body = self.rfile.read(int(text))
         if len(body) < int(text):
             raise _Refused(400, "the body ended before its Content-Length")
@@ -200,6 +205,15 @@ class _Handler(BaseHTTPRequestHandler):
             return read_json(body) if body.strip() else None
         except MalformedMessageError as error:
             raise _Refused(400, f"the body cannot be used: {error}") from None
+
+    def _drop_body(self) -> None:
+        if self._has_body:
+            return
+        text = self.headers.get("Content-Length", "0")
+        left = min(int(text[:15]), DROPPED_BYTES) if text.isascii() and text.isdigit() else 0
+        self.wfile.flush()
+        while left > 0 and (part := self.rfile.read(min(left, 65_536))):
+            left -= len(part)
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()

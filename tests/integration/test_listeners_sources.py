@@ -268,6 +268,7 @@ def test_c28_bad_requests_are_refused_with_a_reason(app: Absurd, conn: Conn) -> 
         assert call(listener, b"NaN")[0] == 400
         assert call(listener, b"[" * 100_000)[0] == 400
         assert call(listener, b"x" * 1_000_001)[0] == 413
+        assert call(listener, b"x" * 20_000_000)[0] == 413
         assert call(listener, b"{}", "/other")[0] == 404
         assert call(listener, b"{}", "/trigger/")[0] == 404
         assert call(listener, b"{}", Origin="https://evil.example")[0] == 403
