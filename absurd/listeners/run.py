@@ -51,6 +51,8 @@ def run_listener(listener: EventListener | AsyncEventListener, *, grace_seconds:
     """
     if not isinstance(listener, (EventListener, AsyncEventListener)):
         raise ConfigurationError(f"run_listener takes an instance of EventListener or AsyncEventListener, not {listener!r}")
+    if isinstance(listener, EventListener) and inspect.iscoroutinefunction(listener.start_listening):
+        raise ConfigurationError(f"{type(listener).__name__}.start_listening is async; derive from AsyncEventListener")
     with Heartbeat(listener, listener._client.database_url) as heartbeat:
         _Run(listener, heartbeat, grace_seconds).run()
 

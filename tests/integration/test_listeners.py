@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from absurd import Absurd, AsyncAbsurd, AsyncEventListener, ConfigurationError, EventListener, Principal, Result
+from absurd.listeners import run_listener
 from tests.support_listeners import tasks
 
 Conn = psycopg.Connection[Any]
@@ -36,6 +37,15 @@ def _environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_c22_base_class_demands_start_listening() -> None:
     with pytest.raises(NotImplementedError, match=r"^Subclasses must implement start_listening\(\)$"):
         EventListener().start_listening()
+
+
+def test_c35_async_start_listening_belongs_to_the_async_base_class() -> None:
+    class Mixed(EventListener):
+        async def start_listening(self) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="is async; derive from AsyncEventListener"):
+        run_listener(Mixed())
 
 
 async def test_c35_async_base_class_demands_it_too() -> None:
