@@ -422,6 +422,8 @@ create table absurd.triggers (
   -- where its tasks go
   queue_name text not null,
   task_name text not null,
+  -- the app whose code declares it, by its queue
+  declared_by text,
   headers json,
   -- of the spawn: retry_strategy, max_attempts, cancellation, priority
   options jsonb not null default '{}',
@@ -534,6 +536,23 @@ begin
     raise exception '% has % bytes; queue "%" allows %', p_what, octet_length(p_value::text), p_queue_name, v_limit
       using errcode = 'AB013', hint = 'Store large data elsewhere and pass a reference, or raise max_payload_bytes of the queue.';
   end if;
+end $$;
+
+-- What of a JSON value clients cannot read, or null: PostgreSQL takes longer numbers and deeper nesting than Python and others do.
+create or replace function absurd.json_error(p_what text, p_value json) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_rest text := regexp_replace(p_value::text, '"(\\.|[^"\\])*"', '', 'g');
+begin
+  if v_rest ~ '([0-9]{43}){100}[0-9]' then
+    return format('%s hold a number of more than 4300 digits', p_what);
+  end if;
+  v_rest := regexp_replace(translate(v_rest, '{}', '[]'), '[^][]', '', 'g');
+  for i in 1 .. 500 loop
+    exit when v_rest = '';
+    v_rest := replace(v_rest, '[]', '');
+  end loop;
+  return case when v_rest <> '' then format('%s are nested more than 500 deep', p_what) end;
 end $$;
 
 -- Refuses a call that must see what others commit meanwhile, when the caller's isolation level hides it.
@@ -1907,10 +1926,11 @@ language sql stable as $$
 $$;
 
 -- Makes a trigger known, or brings what is known of it up to date. What people decided (enabled), what it remembers and who polls it
--- stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
+-- stay. A name belongs to the app that declared it first: two that took turns at one row would start each other's tasks.
+-- Locks: the queue's advisory lock, shared (against drop_queue), then the row.
 create or replace function absurd.register_trigger(
   p_trigger_name text, p_queue_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision,
-  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}')
+  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}', p_declared_by text default null)
 returns void
 language plpgsql volatile
 set lock_timeout = '500ms'
@@ -1918,15 +1938,16 @@ as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_problem text := absurd.trigger_problem(p_trigger_name, p_task_name, p_poll_interval, p_poll_timeout, p_headers, p_options);
+  v_owner text;
 begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
   perform absurd.require_queue(p_queue_name);
-  insert into absurd.triggers as t (trigger_name, queue_name, task_name, headers, options, poll_interval, poll_timeout, allow_concurrent,
-    next_poll_at, created_at, updated_at)
-  values (p_trigger_name, p_queue_name, p_task_name, p_headers, coalesce(p_options, '{}'), p_poll_interval, p_poll_timeout,
+  insert into absurd.triggers as t (trigger_name, queue_name, task_name, declared_by, headers, options, poll_interval, poll_timeout,
+    allow_concurrent, next_poll_at, created_at, updated_at)
+  values (p_trigger_name, p_queue_name, p_task_name, p_declared_by, p_headers, coalesce(p_options, '{}'), p_poll_interval, p_poll_timeout,
     coalesce(p_allow_concurrent, false), v_now, v_now, v_now)
   on conflict (trigger_name) do update
   set queue_name = excluded.queue_name, task_name = excluded.task_name, headers = excluded.headers, options = excluded.options,
@@ -1937,7 +1958,13 @@ begin
     updated_at = v_now
   where (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
     is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
-      excluded.poll_timeout, excluded.allow_concurrent);
+      excluded.poll_timeout, excluded.allow_concurrent)
+    and t.declared_by is not distinct from excluded.declared_by;
+  select t.declared_by into v_owner from absurd.triggers t where t.trigger_name = p_trigger_name;
+  if v_owner is distinct from p_declared_by then
+    raise exception 'trigger "%" belongs to the app "%" on this database; give this one another name, or delete that one first',
+      p_trigger_name, v_owner using errcode = 'AB012';
+  end if;
 end $$;
 
 -- Which of these triggers have no row.
@@ -2892,6 +2919,7 @@ begin
   if v_error is null then
     begin
       perform p_params::jsonb;
+      v_error := coalesce(v_error, absurd.json_error('the params', p_params), absurd.json_error('the options', p_definition::json));
       foreach v_key in array array['starts_at', 'ends_at'] loop
         if (p_definition ->> v_key)::timestamptz not between '1970-01-01' and '9000-01-01' then
           v_error := format('%s must lie between 1970 and 9000, not %s', v_key, p_definition ->> v_key);
@@ -4662,5 +4690,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:745462a9de4f0c50';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:1ab714bac71f3a11';
 commit;

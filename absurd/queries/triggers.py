@@ -25,6 +25,7 @@ class TriggerDefinition:
     allow_concurrent: bool
     headers: str | None
     options: str | None
+    declared_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,10 @@ class TriggerExecution:
 
 def register_trigger(definition: TriggerDefinition) -> Query[None]:
     """Makes a trigger known, or brings what is known of it up to date."""
-    sql = "select absurd.register_trigger(%s, %s, %s, %s::float8, %s::float8, %s, %s::json, %s::jsonb)"
+    sql = "select absurd.register_trigger(%s, %s, %s, %s::float8, %s::float8, %s, %s::json, %s::jsonb, %s)"
     d = definition
-    args = (d.name, d.queue_name, d.task_name, d.poll_interval, d.poll_timeout, d.allow_concurrent, d.headers, d.options)
+    limits = (d.poll_interval, d.poll_timeout, d.allow_concurrent)
+    args = (d.name, d.queue_name, d.task_name, *limits, d.headers, d.options, d.declared_by)
     return Query(sql, args, nothing)
 
 

@@ -99,6 +99,7 @@ def definition(registry: Registry, declared: DeclaredTrigger) -> TriggerDefiniti
         allow_concurrent=declared.allow_concurrent,
         headers=None if merged.headers is None else encode(dict(merged.headers), "headers"),
         options=encode(options_json(merged), "options"),
+        declared_by=registry.queue_name,
     )
 
 

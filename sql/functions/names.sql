@@ -29,6 +29,23 @@ begin
   end if;
 end $$;
 
+-- What of a JSON value clients cannot read, or null: PostgreSQL takes longer numbers and deeper nesting than Python and others do.
+create or replace function absurd.json_error(p_what text, p_value json) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  v_rest text := regexp_replace(p_value::text, '"(\\.|[^"\\])*"', '', 'g');
+begin
+  if v_rest ~ '([0-9]{43}){100}[0-9]' then
+    return format('%s hold a number of more than 4300 digits', p_what);
+  end if;
+  v_rest := regexp_replace(translate(v_rest, '{}', '[]'), '[^][]', '', 'g');
+  for i in 1 .. 500 loop
+    exit when v_rest = '';
+    v_rest := replace(v_rest, '[]', '');
+  end loop;
+  return case when v_rest <> '' then format('%s are nested more than 500 deep', p_what) end;
+end $$;
+
 -- Refuses a call that must see what others commit meanwhile, when the caller's isolation level hides it.
 create or replace function absurd.require_read_committed(p_what text) returns void
 language plpgsql stable as $$

@@ -69,6 +69,7 @@ begin
   if v_error is null then
     begin
       perform p_params::jsonb;
+      v_error := coalesce(v_error, absurd.json_error('the params', p_params), absurd.json_error('the options', p_definition::json));
       foreach v_key in array array['starts_at', 'ends_at'] loop
         if (p_definition ->> v_key)::timestamptz not between '1970-01-01' and '9000-01-01' then
           v_error := format('%s must lie between 1970 and 9000, not %s', v_key, p_definition ->> v_key);

@@ -17,10 +17,11 @@ language sql stable as $$
 $$;
 
 -- Makes a trigger known, or brings what is known of it up to date. What people decided (enabled), what it remembers and who polls it
--- stay. Locks: the queue's advisory lock, shared (against drop_queue), then the row.
+-- stay. A name belongs to the app that declared it first: two that took turns at one row would start each other's tasks.
+-- Locks: the queue's advisory lock, shared (against drop_queue), then the row.
 create or replace function absurd.register_trigger(
   p_trigger_name text, p_queue_name text, p_task_name text, p_poll_interval double precision, p_poll_timeout double precision,
-  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}')
+  p_allow_concurrent boolean, p_headers json default null, p_options jsonb default '{}', p_declared_by text default null)
 returns void
 language plpgsql volatile
 set lock_timeout = '500ms'
@@ -28,15 +29,16 @@ as $$
 declare
   v_now timestamptz := absurd.current_time();
   v_problem text := absurd.trigger_problem(p_trigger_name, p_task_name, p_poll_interval, p_poll_timeout, p_headers, p_options);
+  v_owner text;
 begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
   perform absurd.require_queue(p_queue_name);
-  insert into absurd.triggers as t (trigger_name, queue_name, task_name, headers, options, poll_interval, poll_timeout, allow_concurrent,
-    next_poll_at, created_at, updated_at)
-  values (p_trigger_name, p_queue_name, p_task_name, p_headers, coalesce(p_options, '{}'), p_poll_interval, p_poll_timeout,
+  insert into absurd.triggers as t (trigger_name, queue_name, task_name, declared_by, headers, options, poll_interval, poll_timeout,
+    allow_concurrent, next_poll_at, created_at, updated_at)
+  values (p_trigger_name, p_queue_name, p_task_name, p_declared_by, p_headers, coalesce(p_options, '{}'), p_poll_interval, p_poll_timeout,
     coalesce(p_allow_concurrent, false), v_now, v_now, v_now)
   on conflict (trigger_name) do update
   set queue_name = excluded.queue_name, task_name = excluded.task_name, headers = excluded.headers, options = excluded.options,
@@ -47,7 +49,13 @@ begin
     updated_at = v_now
   where (t.queue_name, t.task_name, t.headers::text, t.options, t.poll_interval, t.poll_timeout, t.allow_concurrent)
     is distinct from (excluded.queue_name, excluded.task_name, excluded.headers::text, excluded.options, excluded.poll_interval,
-      excluded.poll_timeout, excluded.allow_concurrent);
+      excluded.poll_timeout, excluded.allow_concurrent)
+    and t.declared_by is not distinct from excluded.declared_by;
+  select t.declared_by into v_owner from absurd.triggers t where t.trigger_name = p_trigger_name;
+  if v_owner is distinct from p_declared_by then
+    raise exception 'trigger "%" belongs to the app "%" on this database; give this one another name, or delete that one first',
+      p_trigger_name, v_owner using errcode = 'AB012';
+  end if;
 end $$;
 
 -- Which of these triggers have no row.

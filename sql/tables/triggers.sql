@@ -4,6 +4,8 @@ create table absurd.triggers (
   -- where its tasks go
   queue_name text not null,
   task_name text not null,
+  -- the app whose code declares it, by its queue
+  declared_by text,
   headers json,
   -- of the spawn: retry_strategy, max_attempts, cancellation, priority
   options jsonb not null default '{}',

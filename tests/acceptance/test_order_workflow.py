@@ -182,7 +182,8 @@ def test_a09_examples_are_a_project_that_depends_on_the_library_beside_it(env: E
     import tomllib
 
     project = tomllib.loads((EXAMPLES / "pyproject.toml").read_text())
-    assert project["project"]["dependencies"] == ["absurd[embedded]"]
+    (dependency,) = project["project"]["dependencies"]
+    assert dependency.startswith("absurd[") and "embedded" in dependency
     assert project["tool"]["uv"]["sources"]["absurd"]["path"] == ".."
     assert (EXAMPLES / project["tool"]["uv"]["sources"]["absurd"]["path"] / "pyproject.toml").exists()
     spawn(env)

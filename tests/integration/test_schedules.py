@@ -471,6 +471,24 @@ def test_k6_sql_refuses_a_definition_that_cannot_be_used(conn: Connection, defin
     assert caught.value.sqlstate == "AB012"
 
 
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ("[" * 501 + "]" * 501, "nested more than 500 deep"),
+        ('{"a":' * 501 + "1" + "}" * 501, "nested more than 500 deep"),
+        ("1" + "0" * 4300, "more than 4300 digits"),
+    ],
+)
+def test_k6_sql_refuses_params_that_python_cannot_read(conn: Connection, app: Absurd, params: str, reason: str) -> None:
+    make = "select change from absurd.create_schedule('s', 'default', %s, %s::json)"
+    with pytest.raises(psycopg.Error, match=reason) as caught:
+        rows(conn, make, {"task": "t", "every": 5}, params)
+    assert caught.value.sqlstate == "AB012"
+    harmless = '{"text": "' + "[" * 600 + "9" * 5000 + '\\"{", "deep": ' + "[" * 499 + "]" * 499 + ', "long": ' + "9" * 4300 + "}"
+    assert value(conn, make, {"task": "t", "every": 5}, harmless) == "created"
+    assert [schedule.schedule_name for schedule in app.list_schedules()] == ["s"]
+
+
 def test_sql_and_python_have_the_same_limits(conn: Connection) -> None:
     make = "select change from absurd.create_schedule(%s, 'default', %s)"
     plain = {"task": "t", "every": definition.MIN_EVERY_SECONDS}

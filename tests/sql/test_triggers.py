@@ -36,6 +36,18 @@ def test_l18_registration_makes_a_row_that_is_due_at_once(conn: Connection) -> N
     assert (found.next_poll_at, found.created_at, found.owner, found.last_poll_at) == (NOON, NOON, None, None)
 
 
+def test_l2_a_name_belongs_to_the_app_that_declared_it_first(conn: Connection) -> None:
+    register(conn, declared_by="orders")
+    with pytest.raises(InvalidOptionError, match='trigger "t" belongs to the app "orders"'):
+        register(conn, declared_by="mail", task_name="other")
+    assert info(conn).task_name == "work"
+    register(conn, declared_by="orders", task_name="changed")
+    assert info(conn).task_name == "changed"
+    run(conn, queries.delete_trigger("t"))
+    register(conn, declared_by="mail", task_name="other")
+    assert info(conn).task_name == "other"
+
+
 def test_l19_registration_again_brings_up_to_date_and_leaves_what_people_decided_and_what_it_remembers(conn: Connection) -> None:
     set_clock(conn, NOON)
     register(conn, poll_interval=3600.0)
