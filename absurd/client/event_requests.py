@@ -8,8 +8,9 @@ from typing import Any
 from absurd.client.base import BaseClient
 from absurd.client.keywords import subscription_options
 from absurd.codec import encode
-from absurd.queries import events, subscriptions
-from absurd.queries.events import Dispatch
+from absurd.errors import InvalidOptionError
+from absurd.queries import subscriptions
+from absurd.queries.events import Emission
 from absurd.queries.query import Query
 from absurd.queries.subscriptions import Subscription
 from absurd.registry import check_name
@@ -19,16 +20,20 @@ from absurd.spawning import check_queue_name, merge, options_json
 class EventRequests(BaseClient):
     """What the methods about events need before they ask the database."""
 
-    def _append_event(self, name: str, payload: Any, queue: str | None, key: str | None = None) -> Query[int]:
-        return events.append_event(*self._emission(name, payload, queue, key))
-
-    def _dispatch_event(self, name: str, payload: Any, queue: str | None, key: str | None) -> Query[Dispatch]:
-        return events.dispatch_event(*self._emission(name, payload, queue, key))
-
-    def _emission(self, name: str, payload: Any, queue: str | None, key: str | None) -> tuple[str, str, str | None, str | None]:
+    def _emission(
+        self, name: str, payload: Any, queue: str | None, key: str | None, source: Mapping[str, Any] | None
+    ) -> Emission:
         check_name("event name", name)
         text = None if payload is None else encode(payload, f'payload of event "{name}"')
-        return self._queue(queue), name, text, None if key is None else check_name("idempotency_key", key)
+        if source is not None and not isinstance(source, Mapping):
+            raise InvalidOptionError(f"source must be a dict such as {{'kind': 'http', 'name': 'api'}}, not {source!r}")
+        return Emission(
+            self._queue(queue),
+            name,
+            text,
+            None if key is None else check_name("idempotency_key", key),
+            None if source is None else encode(dict(source), f'source of event "{name}"'),
+        )
 
     def _subscribe(
         self, pattern: str, task: Any, config: Any, queue: str | None, target_queue: str | None, keywords: Mapping[str, Any]

@@ -35,18 +35,34 @@ class Dispatch:
     tasks: list[DispatchedTask]
 
 
-def append_event(queue_name: str, event_name: str, payload: str | None, key: str | None = None) -> Query[int]:
-    """Emits an event, ``payload`` being JSON text; its place in the log. Repeatable with a key only: twice is two emissions."""
-    sql = "select absurd.append_event(%s, %s, %s::json, %s)"
-    return Query(sql, (queue_name, event_name, payload, key), scalar, repeatable=key is not None)
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """An event to be emitted, checked; ``payload`` and ``source`` are JSON texts."""
+
+    queue_name: str
+    event_name: str
+    payload: str | None
+    key: str | None
+    source: str | None
+
+    @property
+    def args(self) -> tuple[str | None, ...]:
+        """As the SQL functions take them."""
+        return (self.queue_name, self.event_name, self.payload, self.key, self.source)
 
 
-def dispatch_event(queue_name: str, event_name: str, payload: str | None, key: str | None) -> Query[Dispatch]:
+def append_event(emission: Emission) -> Query[int]:
+    """Emits an event; its place in the log. Repeatable with a key only: twice is two emissions."""
+    sql = "select absurd.append_event(%s, %s, %s::json, %s, %s::jsonb)"
+    return Query(sql, emission.args, scalar, repeatable=emission.key is not None)
+
+
+def dispatch_event(emission: Emission) -> Query[Dispatch]:
     """The same, with whom it has started."""
     sql = """
         select seq, created, task_name, task_id, run_id, status, message
-        from absurd.dispatch_event(%s, %s, %s::json, %s)"""
-    return Query(sql, (queue_name, event_name, payload, key), _dispatch, repeatable=key is not None)
+        from absurd.dispatch_event(%s, %s, %s::json, %s, %s::jsonb)"""
+    return Query(sql, emission.args, _dispatch, repeatable=emission.key is not None)
 
 
 def _dispatch(rows: list[Row]) -> Dispatch:

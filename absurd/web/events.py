@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from absurd.web.backend import Backend
 from absurd.web.problems import API, responses
-from absurd.web.tasks import Key
+from absurd.web.tasks import SOURCE, Key
 
 
 class SubscribeBody(BaseModel):
@@ -112,7 +112,8 @@ class EventRoutes:
     ) -> Triggered:
         """Emit an event and tell which tasks it started. The body is its payload. The tasks are durable, begun or not."""
         client = await self._backend.client()
-        done = await client.dispatch_event(event_type, payload, idempotency_key=idempotency_key or None)
+        key = idempotency_key or None
+        done = await client.dispatch_event(event_type, payload, idempotency_key=key, source=SOURCE)
         results = [
             Started(
                 workflow_id=one.task_name,

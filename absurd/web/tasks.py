@@ -20,6 +20,9 @@ Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict()]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", description="A second request with this key changes nothing.")]
 
+SOURCE = {"kind": "http", "name": "api"}
+"""What the routes of the API write into the headers of the tasks that they start."""
+
 
 class SpawnBody(BaseModel):
     """A task to spawn: its params, and the options of ``Absurd.spawn``."""
@@ -107,7 +110,7 @@ class TaskRoutes:
         options = given.model_dump(exclude={"params"}, exclude_none=True)
         if idempotency_key and options.setdefault("idempotency_key", idempotency_key) != idempotency_key:
             raise HTTPException(422, "the header Idempotency-Key and idempotency_key in the body differ; give one of them")
-        options["headers"] = with_source(given.headers, "http", "api")
+        options["headers"] = with_source(given.headers, **SOURCE)
         client = await self._backend.client()
         handle = await client.spawn(name, given.params, **options)
         return SpawnedTask.model_validate(handle)
@@ -146,7 +149,7 @@ class TaskRoutes:
     ) -> Emitted:
         """Emit an event: wake the tasks that wait for it and start those that subscribed. The body is its payload."""
         client = await self._backend.client()
-        seq = await client.emit_event(event, payload, queue=queue, idempotency_key=idempotency_key or None)
+        seq = await client.emit_event(event, payload, queue=queue, idempotency_key=idempotency_key or None, source=SOURCE)
         return Emitted(queue=queue, event=event, seq=seq)
 
 

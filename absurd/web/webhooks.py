@@ -56,7 +56,9 @@ class WebhookRoutes:
         _check(settings, raw, request)
         payload = build_payload(raw, request.headers, request.query_params.multi_items())
         client = await self._backend.client()
-        done = await client.dispatch_event(event_type, payload, idempotency_key=delivery_key(event_type, request.headers))
+        key = delivery_key(event_type, request.headers)
+        source = {"kind": "webhook", "name": event_type, **({} if key is None else {"delivery": key})}
+        done = await client.dispatch_event(event_type, payload, idempotency_key=key, source=source)
         started = sum(one.task_id is not None for one in done.tasks)
         return Accepted(event_type=event_type, workflows_triggered=started)
 

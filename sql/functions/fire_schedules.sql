@@ -68,7 +68,8 @@ begin
   if p_schedule.event_name is not null then
     return query
       select d.task_id, d.run_id, d.seq, d.created, null::text
-      from absurd.dispatch_event(p_schedule.queue_name, p_schedule.event_name, absurd.schedule_payload(p_schedule, p_slot), p_idempotency_key) d;
+      from absurd.dispatch_event(p_schedule.queue_name, p_schedule.event_name, absurd.schedule_payload(p_schedule, p_slot), p_idempotency_key,
+        jsonb_build_object('kind', 'schedule', 'name', p_schedule.schedule_name, 'slot', absurd.slot_text(p_slot))) d;
   else
     return query
       select s.task_id, s.run_id, null::bigint, s.created, s.message

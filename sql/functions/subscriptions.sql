@@ -210,7 +210,8 @@ language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name);
+  v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name)
+    || case when p_event.source is null then '{}' else jsonb_build_object('event_source', p_event.source) end;
   v_time text := to_char(p_event.emitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"');
   v_queues text[];
   v_ids uuid[];

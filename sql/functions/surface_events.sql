@@ -48,5 +48,5 @@ end $$;
 create or replace function absurd.emit_event(p_queue_name text, p_event_name text, p_payload jsonb default null) returns void
 language plpgsql volatile as $$
 begin
-  perform absurd.record_event(p_queue_name, p_event_name, p_payload::json, null);
+  perform absurd.record_event(p_queue_name, p_event_name, p_payload::json, null, null);
 end $$;

@@ -4,6 +4,8 @@ create table absurd.events (
   queue_name text not null,
   event_name text not null,
   payload json,
+  -- what emitted it, {"kind", "name", …}: a webhook, a schedule, a task; the tasks that it starts tell it on
+  source jsonb,
   emitted_at timestamptz not null,
   -- when a wait or subscriber took it first; clean-up spares what nobody has claimed
   claimed_at timestamptz,

@@ -325,6 +325,7 @@ def test_g29_an_event_schedule_carries_scheduled_at_and_then_last_run(
     app: Absurd, database_url: str, conn: Connection, clock: DatabaseClock
 ) -> None:
     app.create_schedule("beat", event="heartbeat", every=5, params={"z": 1, "a": 2})
+    app.subscribe("heartbeat", "t")
     with Schedulers(database_url, database_url):
         clock.move_and_settle(NOON)
         clock.move_and_settle(NOON + timedelta(seconds=5))
@@ -334,6 +335,11 @@ def test_g29_an_event_schedule_carries_scheduled_at_and_then_last_run(
         {"z": 1, "a": 2, "scheduled_at": iso(NOON), "last_run": iso(NOON + timedelta(seconds=5))},
     ]
     assert list(payloads[1]) == ["z", "a", "scheduled_at", "last_run"]
+    sources = rows(conn, "select headers #> '{absurd-source,event_source}' as source from absurd.tasks order by spawned_at")
+    assert [found["source"] for found in sources] == [
+        {"kind": "schedule", "name": "beat", "slot": iso(NOON)},
+        {"kind": "schedule", "name": "beat", "slot": iso(NOON + timedelta(seconds=5))},
+    ]
 
 
 def test_k11_an_interval_fires_at_once_and_cron_at_its_next_slot_unless_told_otherwise(app: Absurd, clock: DatabaseClock) -> None:

@@ -76,6 +76,7 @@ def test_a46_an_emit_in_plain_sql_starts_the_task_while_no_worker_runs(app: Absu
 
 def test_k1_an_emit_of_a_task_starts_its_subscribers_once_however_often_it_is_replayed(app: Absurd) -> None:
     started: list[int] = []
+    sources: list[Any] = []
 
     @app.register_task("first", max_attempts=3, retry="fixed")
     def first(params: Any, ctx: Context) -> None:
@@ -85,13 +86,15 @@ def test_k1_an_emit_of_a_task_starts_its_subscribers_once_however_often_it_is_re
     @app.register_task("second")
     def second(params: Any, ctx: Context) -> None:
         started.append(params["event_payload"]["n"])
+        sources.append(ctx.headers["absurd-source"]["event_source"])
 
     app.subscribe("done", second)
-    app.spawn(first)
+    task = app.spawn(first)
     app.run_worker_once()
     app.emit_event("go on")
     app.run_worker_once()
     assert started == [1]
+    assert sources == [{"kind": "task", "name": str(task.task_id)}]
 
 
 def test_g6_a_worker_that_idles_is_woken_by_an_event_for_a_subscriber(app: Absurd) -> None:

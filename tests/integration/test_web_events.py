@@ -145,6 +145,7 @@ def test_g19_signed_webhook_starts_the_subscribers(web: TestClient, conn: psycop
     assert params["event_payload"]["headers"]["content-type"] == "application/json"
     assert not [word for word in params["event_payload"]["headers"] if "signature" in word or "key" in word]
     assert headers["absurd-source"]["event_name"] == "payment"
+    assert headers["absurd-source"]["event_source"] == {"kind": "webhook", "name": "payment"}
 
 
 @pytest.mark.parametrize("given", [None, "", "0" * 64, "schlüssel", sign("another secret", b"{}"), sign(SECRET, b"{} ")])

@@ -131,6 +131,15 @@ def test_the_source_of_a_started_task_is_in_its_headers(conn: Connection) -> Non
     }  # fmt: skip
 
 
+def test_what_emitted_an_event_is_told_on_by_the_tasks_that_it_starts(conn: Connection) -> None:
+    subscribe(conn, "e", "a")
+    source = {"kind": "webhook", "name": "e", "delivery": "7"}
+    rows(conn, "select absurd.append_event('default', 'e', p_source => %s)", source)
+    assert value(conn, "select headers #> '{absurd-source,event_source}' from absurd.tasks") == source
+    assert sqlstate(conn, "select absurd.append_event('default', 'e', p_source => '[1]')")[0] == "AB012"
+    assert value(conn, "select count(*) from absurd.events") == 1
+
+
 def test_k1_one_emit_is_kept_wakes_the_waiter_and_starts_the_subscriber(conn: Connection) -> None:
     run = spawn_and_claim(conn)
     row(conn, "select * from absurd.await_event('default', %s, %s, 's', 'e')", run["task_id"], run["run_id"])
