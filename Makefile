@@ -35,7 +35,7 @@ check: $(STAMP) ## Check format, lint, types, import directions and generated fi
 	$(PY) scripts/build_async.py --check
 	$(PY) scripts/build_cli_docs.py --check
 
-bench: $(STAMP) ## Measure this library beside others, about ten minutes; writes docs/performance.md
+bench: $(STAMP) ## Measure this library beside others, about a quarter of an hour; writes docs/performance.md
 	@$(PY) -m bench --docs $(BENCH)
 
 bench-full: $(STAMP) ## The same with five rounds, longer measurements and a million rows

@@ -18,7 +18,7 @@ INTRODUCTION = """\
 
 How fast this library is beside others on PostgreSQL. This page is made by the benchmark in `bench/`; to make it on your machine:
 
-    make bench          # about ten minutes; writes this page
+    make bench          # about a quarter of an hour; writes this page
     make bench-full     # longer: five rounds, a million rows
 
 The figures here come from `{command}`, {made_at}, {minutes} minutes.

@@ -261,6 +261,8 @@ create table absurd.events (
   queue_name text not null,
   event_name text not null,
   payload json,
+  -- what emitted it, {"kind", "name", …}: a webhook, a schedule, a task; the tasks that it starts tell it on
+  source jsonb,
   emitted_at timestamptz not null,
   -- when a wait or subscriber took it first; clean-up spares what nobody has claimed
   claimed_at timestamptz,
@@ -2578,7 +2580,8 @@ language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 declare
-  v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name);
+  v_details jsonb := jsonb_build_object('event_name', p_event.event_name, 'event_seq', p_event.seq, 'event_queue', p_event.queue_name)
+    || case when p_event.source is null then '{}' else jsonb_build_object('event_source', p_event.source) end;
   v_time text := to_char(p_event.emitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"');
   v_queues text[];
   v_ids uuid[];
@@ -2623,12 +2626,13 @@ end $$;
 
 -- Emits an event: appends it to the log, wakes its waiters and starts its subscribers' tasks, in the caller's transaction. Returns its
 -- place in the log. With a key that the queue has seen nothing happens, and that emission's place is returned.
+-- p_source: what emits it, {"kind", "name", …}, for the headers of the tasks that it starts.
 create or replace function absurd.append_event(
-  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
+  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null, p_source jsonb default null)
 returns bigint
 language plpgsql volatile as $$
 begin
-  return (absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key)).seq;
+  return (absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key, p_source)).seq;
 end $$;
 
 -- The same, and whether it was emitted now. What everybody calls who emits.
@@ -2637,7 +2641,7 @@ end $$;
 -- second sees the other, and the first emission of a name is the same for everybody. Last, the key: who emits with the same one
 -- waits for the outcome of the first.
 create or replace function absurd.record_event(
-  p_queue_name text, p_event_name text, p_payload json, p_idempotency_key text, out seq bigint, out created boolean)
+  p_queue_name text, p_event_name text, p_payload json, p_idempotency_key text, p_source jsonb, out seq bigint, out created boolean)
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -2647,6 +2651,9 @@ declare
 begin
   if v_problem is null and p_idempotency_key is not null then
     v_problem := absurd.name_error('idempotency key', p_idempotency_key);
+  end if;
+  if v_problem is null and jsonb_typeof(p_source) <> 'object' then
+    v_problem := format('source must be an object, not %s', left(p_source::text, 100));
   end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
@@ -2670,8 +2677,8 @@ begin
   if not created then
     return;
   end if;
-  insert into absurd.events as e (queue_name, event_name, payload, emitted_at, delivered)
-  values (p_queue_name, p_event_name, p_payload, absurd.current_time(), v_sees_waits)
+  insert into absurd.events as e (queue_name, event_name, payload, source, emitted_at, delivered)
+  values (p_queue_name, p_event_name, p_payload, p_source, absurd.current_time(), v_sees_waits)
   returning e.seq into record_event.seq;
   if p_idempotency_key is not null then
     update absurd.event_keys k set seq = record_event.seq where k.queue_name = p_queue_name and k.idempotency_key = p_idempotency_key;
@@ -2706,7 +2713,7 @@ end $$;
 -- when nobody has. status: ok; else why there is no task (no_queue, invalid, too_large), with a message. With a key that the queue
 -- has seen: what the first emission with it has started, and created is false.
 create or replace function absurd.dispatch_event(
-  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null)
+  p_queue_name text, p_event_name text, p_payload json default null, p_idempotency_key text default null, p_source jsonb default null)
 returns table (seq bigint, created boolean, task_name text, task_id uuid, run_id uuid, status text, message text)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
@@ -2716,7 +2723,7 @@ declare
   v_event record;
 begin
   perform absurd.require_read_committed('dispatch_event');
-  select * into v_event from absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key);
+  select * into v_event from absurd.record_event(p_queue_name, p_event_name, p_payload, p_idempotency_key, p_source);
   return query
     select v_event.seq, v_event.created, t.task_name, t.task_id, t.run_id, t.status, t.message
     from (select) as one
@@ -2795,7 +2802,8 @@ begin
     else
       insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
       values (p_task_ids[i], p_step_names[i], p_positions[i], 'null',
-        absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i]), p_run_ids[i], absurd.current_time());
+        absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i],
+          p_source => jsonb_build_object('kind', 'task', 'name', p_task_ids[i])), p_run_ids[i], absurd.current_time());
     end if;
   end loop;
   return v_status;
@@ -3251,7 +3259,8 @@ begin
   if p_schedule.event_name is not null then
     return query
       select d.task_id, d.run_id, d.seq, d.created, null::text
-      from absurd.dispatch_event(p_schedule.queue_name, p_schedule.event_name, absurd.schedule_payload(p_schedule, p_slot), p_idempotency_key) d;
+      from absurd.dispatch_event(p_schedule.queue_name, p_schedule.event_name, absurd.schedule_payload(p_schedule, p_slot), p_idempotency_key,
+        jsonb_build_object('kind', 'schedule', 'name', p_schedule.schedule_name, 'slot', absurd.slot_text(p_slot))) d;
   else
     return query
       select s.task_id, s.run_id, null::bigint, s.created, s.message
@@ -4318,7 +4327,7 @@ end $$;
 create or replace function absurd.emit_event(p_queue_name text, p_event_name text, p_payload jsonb default null) returns void
 language plpgsql volatile as $$
 begin
-  perform absurd.record_event(p_queue_name, p_event_name, p_payload::json, null);
+  perform absurd.record_event(p_queue_name, p_event_name, p_payload::json, null, null);
 end $$;
 
 -- functions/inspect_tasks.sql
@@ -4690,5 +4699,5 @@ $$;
 insert into absurd.schema_version (version) values ('1');
 do $$ begin perform absurd.create_queue('default'); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:1ab714bac71f3a11';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:82bb6e73ecda72ed';
 commit;

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from absurd.client.event_requests import EventRequests
 from absurd.client.keywords import SubscriptionKeywords
 from absurd.client.shells import AsyncShell
-from absurd.queries.events import Dispatch
+from absurd.queries.events import Dispatch, append_event, dispatch_event
 from absurd.queries.subscriptions import Subscription
 
 
@@ -22,6 +22,7 @@ class AsyncSubscriptionMethods(EventRequests, AsyncShell):
         *,
         queue: str | None = None,
         idempotency_key: str | None = None,
+        source: Mapping[str, Any] | None = None,
         conn: Any = None,
     ) -> int:
         """Emits an event: it wakes its waiters, starts the tasks of its subscribers, and is kept for waits to come.
@@ -33,6 +34,7 @@ class AsyncSubscriptionMethods(EventRequests, AsyncShell):
             payload: JSON.
             queue: where it is emitted; the app's, if none is named.
             idempotency_key: an emission with a key that the queue has seen does nothing and returns the place of the first.
+            source: what emits it, such as ``{"kind": "http", "name": "api"}``: stands in the headers of the tasks that it starts.
             conn: an open connection of the caller's: the emission is part of its transaction, which is not committed here.
 
         Returns:
@@ -44,7 +46,7 @@ class AsyncSubscriptionMethods(EventRequests, AsyncShell):
             DatabaseUnavailableError: the database cannot be reached; without a key also when the connection breaks before the
                 answer, for twice would be two events. With a key it is sent again.
         """
-        return await self._run(self._append_event(name, payload, queue, idempotency_key), conn)
+        return await self._run(append_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
 
     async def dispatch_event(
         self,
@@ -53,6 +55,7 @@ class AsyncSubscriptionMethods(EventRequests, AsyncShell):
         *,
         queue: str | None = None,
         idempotency_key: str | None = None,
+        source: Mapping[str, Any] | None = None,
         conn: Any = None,
     ) -> Dispatch:
         """Emits an event like ``emit_event`` and says which tasks it has started, one for each subscriber, in their order.
@@ -65,7 +68,7 @@ class AsyncSubscriptionMethods(EventRequests, AsyncShell):
             for task in app.dispatch_event("order.placed", {"order": 17}).tasks:
                 print(task.task_name, task.task_id)
         """
-        return await self._run(self._dispatch_event(name, payload, queue, idempotency_key), conn)
+        return await self._run(dispatch_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
 
     async def subscribe(
         self,
