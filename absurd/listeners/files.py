@@ -134,7 +134,9 @@ class FileListener(EventListener):
                 self._note_all_below(Path(path), 0.0)
         elif fnmatch(os.path.basename(path), self._pattern):
             before = self._restless.get(path, (change, 0.0))[0]
-            self._restless[path] = (before, time.monotonic())
+            # New whatever was told of first: of a file in a new directory that may be a write alone.
+            kind = "added" if "added" in (before, change) else change
+            self._restless[path] = (kind, time.monotonic())
 
     def _note_all_below(self, directory: Path, since: float) -> None:
         """Notes the files that have changed since then, in seconds of the system's clock."""

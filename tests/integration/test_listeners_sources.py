@@ -143,6 +143,24 @@ def test_c25_new_and_changed_files_in_all_directories_start_tasks(app: Absurd, c
     assert tasks(conn)[0][1] == {"kind": "listener", "name": "FileListener"}
 
 
+def test_c25_new_file_is_new_also_when_a_write_to_it_is_told_of_before_its_directory(
+    app: Absurd, conn: Conn, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (drop / "deep").mkdir()
+    (drop / "deep" / "new.csv").write_text("1")
+    told = [set[tuple[str, str]](), {("modified", str(drop / "deep" / "new.csv"))}, {("added", str(drop / "deep"))}]
+    listener = watching(drop, app)
+
+    def batches() -> Iterator[set[tuple[str, str]]]:
+        yield from told
+        while not listener.stopped.is_set():
+            yield set()
+
+    monkeypatch.setattr(listener, "_batches", batches)
+    with listening(listener):
+        wait_until(lambda: paths(conn) == [("new.csv", "added")])
+
+
 def test_c25_burst_of_writes_starts_one_task_once_it_is_quiet(app: Absurd, conn: Conn, drop: Path) -> None:
     listener = watching(drop, app)
     with listening(listener):
