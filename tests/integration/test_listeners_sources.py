@@ -153,7 +153,7 @@ def test_c25_new_file_is_new_also_when_a_write_to_it_is_told_of_before_its_direc
 
     def batches() -> Iterator[set[tuple[str, str]]]:
         yield from told
-        while not listener.stopped.is_set():
+        while not listener.stopped.wait(0.05):
             yield set()
 
     monkeypatch.setattr(listener, "_batches", batches)
