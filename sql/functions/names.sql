@@ -17,6 +17,16 @@ begin
   end if;
 end $$;
 
+-- For a transaction that sees the database as it was when it began (REPEATABLE READ and above): raises a serialization failure if the
+-- queue was dropped since. It would seem to be there, and what is put into it would belong to nothing. The caller has its advisory lock.
+create or replace function absurd.confirm_queue(p_queue_name text) returns void
+language plpgsql volatile as $$
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    perform from absurd.queues q where q.queue_name = p_queue_name for key share;
+  end if;
+end $$;
+
 -- Refuses a payload that is larger than its queue allows.
 create or replace function absurd.require_size(p_queue_name text, p_what text, p_value json) returns void
 language plpgsql stable as $$
@@ -30,10 +40,11 @@ begin
 end $$;
 
 -- What of a JSON value clients cannot read, or null: PostgreSQL takes longer numbers and deeper nesting than Python and others do.
+-- E'…' wherever there is a backslash: what '…' means is up to the caller's standard_conforming_strings.
 create or replace function absurd.json_error(p_what text, p_value json) returns text
 language plpgsql immutable parallel safe as $$
 declare
-  v_rest text := regexp_replace(p_value::text, '"(\\.|[^"\\])*"', '', 'g');
+  v_rest text := regexp_replace(p_value::text, E'"(\\\\.|[^"\\\\])*"', '', 'g');
 begin
   if v_rest ~ '([0-9]{43}){100}[0-9]' then
     return format('%s hold a number of more than 4300 digits', p_what);

@@ -56,6 +56,21 @@ begin
     left((select k from jsonb_object_keys(p_value - p_known) k limit 1), 100), array_to_string(p_known, ', '));
 end $$;
 
+-- What is wrong with headers, or null: they travel with every claim and every log line, so they are small.
+create or replace function absurd.headers_error(p_headers json) returns text
+language sql immutable parallel safe as $$
+  select case when octet_length(p_headers::text) > 65536 then
+    format('headers have %s bytes; 65536 are allowed', octet_length(p_headers::text)) end
+$$;
+
+-- The same for headers that a schedule, a trigger or a subscription gives to its tasks. What started a task comes to them, with the
+-- source of an event inside: so these and that source have a quarter each, and no start is refused for what the library adds.
+create or replace function absurd.kept_headers_error(p_headers json) returns text
+language sql immutable parallel safe as $$
+  select case when octet_length(p_headers::text) > 16384 then
+    format('headers have %s bytes; 16384 are allowed', octet_length(p_headers::text)) end
+$$;
+
 -- What is wrong with a retry strategy, or null.
 create or replace function absurd.retry_strategy_error(p_value jsonb) returns text
 language plpgsql immutable parallel safe as $$
@@ -119,6 +134,10 @@ begin
   end if;
   if jsonb_typeof(p_options -> 'headers') not in ('object', 'null') then
     v.error := format('headers must be an object, not %s', left((p_options -> 'headers')::text, 100));
+    return v;
+  end if;
+  v.error := absurd.headers_error((p_options -> 'headers')::json);
+  if v.error is not null then
     return v;
   end if;
   v.headers := nullif(p_options -> 'headers', 'null');
