@@ -44,12 +44,14 @@ begin
   ), gone as materialized (
     delete from absurd.runs r using item i where r.run_id = i.run_id
     returning r.*, i.cause, i.failure, i.retryable, i.retry_at,
-      case when r.state = 'running' and r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - v_now)::double precision, 0)
+      case when r.state = 'running' and r.deadline_at is not null
+          then greatest(extract(epoch from r.deadline_at) - extract(epoch from v_now), 0)::double precision
         else r.allowance end as left_over
   ), unawaited as (
     delete from absurd.waits w using gone g where w.run_id = g.run_id
   ), judged as materialized (
-    select g.*,
+    -- A caller may have taken the id of an attempt that has ended for his run. That must not fail the statement for the others.
+    select g.*, case when exists (select from absurd.attempts a where a.run_id = g.run_id) then absurd.make_id() else g.run_id end as attempt_id,
       g.cause in ('error', 'lease', 'worker') and coalesce(g.retryable, true)
         and (t.max_attempts is null or g.attempt < t.max_attempts) and (g.left_over is null or g.left_over > 0) as again,
       case
@@ -61,20 +63,20 @@ begin
     join absurd.tasks t on t.task_id = g.task_id
   ), ended as (
     insert into absurd.attempts (run_id, task_id, queue_name, attempt, epoch, worker_id, started_at, ended_at, cause, failure, retry_at, final)
-    select j.run_id, j.task_id, j.queue_name, j.attempt, j.epoch, j.worker_id, j.started_at, v_now, j.cause, coalesce(j.failure, 'null'),
+    select j.attempt_id, j.task_id, j.queue_name, j.attempt, j.epoch, j.worker_id, j.started_at, v_now, j.cause, coalesce(j.failure, 'null'),
       case when j.again then j.next_at end, not j.again
     from judged j
   ), followed as (
     insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
     select absurd.make_id(), j.task_id, j.queue_name, case when j.next_at > v_now then 'sleeping' else 'pending' end,
-      j.attempt + 1, j.priority, j.next_at, j.left_over
+      least(j.attempt, 2147483646) + 1, j.priority, j.next_at, j.left_over
     from judged j
     where j.again
     returning runs.queue_name, runs.state
   ), finished as (
     update absurd.tasks t
     set outcome = case when j.cause in ('error', 'lease', 'worker') then 'failed' else 'cancelled' end,
-      run_id = j.run_id, epoch = j.epoch, attempt = j.attempt, worker_id = j.worker_id, started_at = j.started_at, finished_at = v_now
+      run_id = j.attempt_id, epoch = j.epoch, attempt = j.attempt, worker_id = j.worker_id, started_at = j.started_at, finished_at = v_now
     from judged j
     where t.task_id = j.task_id and not j.again
     returning t.task_id
