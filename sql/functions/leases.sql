@@ -25,6 +25,25 @@ begin
     order by i.ord);
 end $$;
 
+-- Renews the leases of all runs of a worker of which less than three quarters are left, also of those that it does not know of yet: they
+-- are claimed, and the answer waits for an event loop that user code blocks. Returns how many. It waits for no row.
+create or replace function absurd.extend_worker_leases(p_worker_id text, p_lease_seconds double precision) returns integer
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r
+      where r.worker_id = p_worker_id and r.state = 'running' and r.lease_expires_at < v_now + make_interval(secs => p_lease_seconds * 0.75)
+      order by r.run_id
+      for update skip locked) f);
+begin
+  update absurd.runs r set lease_expires_at = v_now + make_interval(secs => p_lease_seconds) where r.run_id = any (v_run_ids);
+  return cardinality(v_run_ids);
+end $$;
+
 -- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
 create or replace function absurd.release_runs(p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
@@ -42,7 +61,7 @@ begin
   where i.status = 'ok';
   -- What nobody could run has not been started: its max_delay goes on, from the first time that somebody took it.
   update absurd.runs r
-  set deadline_at = r.started_at + make_interval(secs => t.max_delay)
+  set deadline_at = least(r.started_at, v_now) + absurd.stored_seconds(t.max_delay)
   from unnest(p_run_ids, p_delays, v_status) as i(run_id, delay, status), absurd.tasks t
   where i.status = 'ok' and i.delay > 0 and r.run_id = i.run_id and r.attempt = 1 and t.task_id = r.task_id and t.max_delay is not null
     and not exists (select from absurd.checkpoints c where c.task_id = r.task_id);
