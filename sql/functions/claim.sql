@@ -6,12 +6,13 @@
 -- rows stay in the index as dead entries at its head, and a claim without p_after walks past all of them. One with it does not see
 -- rows that became ready long before its place (a long transaction spawned them, a worker handed them back), so a caller has
 -- to look without it now and then. If it finds less than was asked for, it goes back a second by itself: rows are not
--- committed in the order of their times.
+-- committed in the order of their times. waited_seconds: from the moment a run became ready to this claim.
 create or replace function absurd.claim_runs(
   p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer, p_after absurd.claim_place[] default null)
 returns table (
   task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
-  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text, next_after text)
+  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text,
+  waited_seconds double precision, next_after text)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
@@ -37,16 +38,17 @@ begin
   return query
   with taken as (
     update absurd.runs r
-    set state = 'running', epoch = r.epoch + 1, worker_id = p_worker_id,
+    set state = 'running', epoch = least(r.epoch, 2147483646) + 1, worker_id = p_worker_id,
       lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
       started_at = coalesce(r.started_at, v_now),
-      deadline_at = v_now + make_interval(secs => r.allowance), allowance = null, note = null
+      deadline_at = v_now + absurd.stored_seconds(r.allowance), allowance = null, note = null
     from unnest(v_ready) as ready
     where r.run_id = ready.run_id
-    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
+    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at, r.available_at
   )
   select c.task_id, c.run_id, c.epoch, c.attempt, c.task_name, c.params, c.headers, c.max_attempts, c.parent_task_id, c.deadline_at,
-    coalesce((c.head).total, 0), (c.head).checkpoints, case when c.run_id = v_last then v_after end
+    coalesce((c.head).total, 0), (c.head).checkpoints, (extract(epoch from v_now) - extract(epoch from c.available_at))::double precision,
+    case when c.run_id = v_last then v_after end
   from (
     select k.*, t.task_name, t.params::text as params, t.headers::text as headers, t.max_attempts, t.parent_task_id,
       -- A case and no join: the condition of a lateral join is tested after the look, for every row.
@@ -75,7 +77,9 @@ begin
         from unnest(p_after || null::absurd.claim_place) with ordinality as p(priority, available_at, run_id, ord)
       ) p
       cross join lateral (values
-        (1, coalesce(p.priority + 1, -2147483648), coalesce(p.above - 1, 2147483647), timestamptz '-infinity', uuid '00000000-0000-0000-0000-000000000000'),
+        (1, coalesce(p.priority + (p.priority < 2147483647)::integer, -2147483648),
+          coalesce(p.above - (p.above > -2147483648)::integer, 2147483647),
+          timestamptz '-infinity', uuid '00000000-0000-0000-0000-000000000000'),
         (2, p.priority, p.priority, p.available_at - p_back, p.run_id)
       ) as g(part, low, high, available_at, run_id)
       order by p.ord, g.part
@@ -187,7 +191,8 @@ begin
     returning w.run_id, w.task_id, w.kind, w.step_name, w.position, w.detail, w.event_name
   ), recorded as (
     insert into absurd.checkpoints (task_id, step_name, position, kind, state, owner_run_id, completed_at)
-    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now from gone g where g.kind = 'timer'
+    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now
+    from gone g where g.kind = 'timer' and g.task_id is not null and g.step_name is not null
     on conflict (task_id, step_name) do nothing
   )
   update absurd.runs r
