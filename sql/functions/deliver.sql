@@ -23,12 +23,13 @@ begin
   ), recorded as (
     insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
     select g.task_id, g.step_name, g.position, p_kind, coalesce(g.state, 'null'), g.event_seq, g.run_id, v_now from gone g
+    where g.task_id is not null and g.step_name is not null
     on conflict (task_id, step_name) do nothing
   ), counted as (
     select g.run_id, count(*)::integer as n, min(g.event_name) as event_name from gone g group by g.run_id
   ), changed as (
     update absurd.runs r
-    set waits_left = greatest(r.waits_left - c.n, 0),
+    set waits_left = greatest(r.waits_left, c.n) - c.n,
       state = case when r.waits_left <= c.n then 'pending' else r.state end,
       available_at = case when r.waits_left <= c.n then v_now else r.available_at end,
       wake_event = c.event_name
@@ -58,7 +59,7 @@ begin
       and exists (select from absurd.tasks t where t.task_id = w.awaited_task_id and t.outcome is not null)
     returning w.detail, w.awaited_task_id
   )
-  select count(pg_notify(t.detail, t.awaited_task_id::text)) into v_told from told t;
+  select count(pg_notify(t.detail, t.awaited_task_id::text)) filter (where octet_length(t.detail) between 1 and 63) into v_told from told t;
   perform absurd.deliver_arrivals(array_agg(w.wait_id), 'task', array_agg(absurd.task_outcome(w.awaited_task_id)))
   from absurd.waits w
   join absurd.tasks t on t.task_id = w.awaited_task_id

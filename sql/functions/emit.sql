@@ -29,12 +29,16 @@ begin
   if v_problem is null and jsonb_typeof(p_source) <> 'object' then
     v_problem := format('source must be an object, not %s', left(p_source::text, 100));
   end if;
+  -- A quarter of what headers may have, which it becomes part of.
+  if v_problem is null and octet_length(p_source::text) > 16384 then
+    v_problem := format('source has %s bytes; 16384 are allowed', octet_length(p_source::text));
+  end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name)),
     pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name));
-  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_queue(p_queue_name), absurd.confirm_queue(p_queue_name);
   perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
   if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) then
     perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q)) from absurd.target_queues(p_queue_name, p_event_name) as t(q);
@@ -105,22 +109,27 @@ begin
     order by t.subscription_id;
 end $$;
 
--- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the locks of an emit.
-create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
+-- Hands the events of a name whose emit could not see the waits of others to those waits, in order; how many. The caller holds the
+-- locks of an emit, so that nobody else delivers them. A row of theirs that somebody has locked is waited for: what comes after it
+-- may not come first.
+create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text, p_limit integer default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_seq bigint;
+  v_count integer := 0;
 begin
   for v_seq in
     select e.seq from absurd.events e
     where not e.delivered and e.queue_name = p_queue_name and e.event_name = p_event_name
-    order by e.seq for update skip locked
+    order by e.seq limit p_limit for update
   loop
     perform absurd.deliver_event(v_seq);
     update absurd.events e set delivered = true where e.seq = v_seq;
+    v_count := v_count + 1;
   end loop;
+  return v_count;
 end $$;
 
 -- Hands an event to its subscribers and to the waits registered for its name. The caller holds the locks of an emit.
@@ -151,10 +160,11 @@ end $$;
 
 -- Emits events from running tasks, each with its checkpoint: exactly once, however often it is repeated.
 -- One status per item: ok, lost, cancelled; busy: somebody is deciding on that name, ask again; no_queue, invalid, too_large.
+-- p_traces: what the source of each event says of its trace, {"traceparent": …}.
 -- It never waits for the locks of an emit, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
 create or replace function absurd.emit_events(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[],
-  p_queue_names text[], p_event_names text[], p_payloads json[])
+  p_queue_names text[], p_event_names text[], p_payloads json[], p_traces jsonb[] default null)
 returns text[]
 language plpgsql volatile as $$
 declare
@@ -177,7 +187,7 @@ begin
       insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
       values (p_task_ids[i], p_step_names[i], p_positions[i], 'null',
         absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i],
-          p_source => jsonb_build_object('kind', 'task', 'name', p_task_ids[i])), p_run_ids[i], absurd.current_time());
+          p_source => coalesce(p_traces[i], '{}') || jsonb_build_object('kind', 'task', 'name', p_task_ids[i])), p_run_ids[i], absurd.current_time());
     end if;
   end loop;
   return v_status;

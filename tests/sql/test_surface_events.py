@@ -349,3 +349,17 @@ def test_a_run_that_waits_in_a_dropped_queue_wakes(conn: Connection) -> None:
     assert len(claim_all(conn, 10)) == 2
     assert value(conn, "select count(*) from absurd.waits") == 0
     assert value(conn, "select count(deadline_at) from absurd.runs") == 2
+
+
+def test_a_source_is_limited_so_that_it_fits_into_the_headers_of_whom_the_event_starts(conn: Connection) -> None:
+    options = "jsonb_build_object('headers', jsonb_build_object('h', repeat('x', %s)))"
+    subscribe = f"select absurd.subscribe(%s, 'paid', 'ship', {options})"
+    with pytest.raises(psycopg.errors.DatabaseError, match="headers have 16393 bytes; 16384 are allowed"):
+        conn.execute(subscribe.encode(), (QUEUE, 16_384))
+    conn.execute(subscribe.encode(), (QUEUE, 16_384 - 9))
+    append = "select absurd.append_event(%s, 'paid', 'null', null, jsonb_build_object('kind', repeat('x', %s)))"
+    with pytest.raises(psycopg.errors.DatabaseError, match="source has 16396 bytes; 16384 are allowed"):
+        conn.execute(append, (QUEUE, 16_384))
+    assert value(conn, "select count(*) from absurd.events") == 0
+    conn.execute(append, (QUEUE, 16_384 - 12))
+    assert claim(conn)["task_name"] == "ship"
