@@ -189,7 +189,8 @@ language sql volatile as $$
     update absurd.runs r
     set state = p_state, available_at = p_available_at, waits_left = p_waits_left, worker_id = null, lease_expires_at = null,
       wake_event = null, note = p_note,
-      allowance = case when r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - absurd.current_time())::double precision, 0)
+      allowance = case when r.deadline_at is not null
+          then greatest(extract(epoch from r.deadline_at) - extract(epoch from absurd.current_time()), 0)::double precision
         else r.allowance end,
       deadline_at = null
     where r.run_id = p_run_id

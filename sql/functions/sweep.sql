@@ -1,13 +1,20 @@
 -- What time does to live rows, in bounded pieces and off the claim path: expired leases, deadlines, dead workers, events that an
 -- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
-create or replace function absurd.sweep(p_limit integer default 200)
+-- p_settling: the database may have been away. Whoever could not renew anything meanwhile has time to come back, and only deadlines and
+-- events are looked after.
+create or replace function absurd.sweep(p_limit integer default 200, p_settling boolean default false)
 returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
 begin
+  p_limit := greatest(coalesce(p_limit, 200), 0);
   if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
     return query select 0, 0, 0, 0;
+    return;
+  end if;
+  if p_settling then
+    return query select 0, absurd.expire_deadlines(p_limit), 0, absurd.deliver_late(p_limit);
     return;
   end if;
   delete from absurd.waits w where w.wait_id in (
@@ -90,23 +97,31 @@ begin
   return 0;
 end $$;
 
--- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
+-- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above), name by name, and those of one name in
+-- their order. A name for which somebody holds a row for long is left to a later call: neither the sweep nor a claim waits for it.
 create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set lock_timeout = '200ms'
 as $$
 declare
-  v_event record;
+  v_name record;
   v_count integer := 0;
 begin
-  for v_event in
-    select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
+  for v_name in
+    select f.queue_name, f.event_name, count(*)::integer as n
+    from (select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit) f
+    group by f.queue_name, f.event_name
+    order by min(f.seq)
   loop
-    if absurd.try_lock_emit(v_event.queue_name, v_event.event_name) then
-      perform absurd.deliver_event(v_event.seq);
-      update absurd.events e set delivered = true where e.seq = v_event.seq;
-      v_count := v_count + 1;
-    end if;
+    begin
+      -- The name first: whoever had its events without it could not be passed by an emit, which has to deliver them before its own.
+      if absurd.try_lock_emit(v_name.queue_name, v_name.event_name) then
+        v_count := v_count + absurd.deliver_undelivered(v_name.queue_name, v_name.event_name, v_name.n);
+      end if;
+    exception when lock_not_available then
+      perform set_config('lock_timeout', '10ms', true);
+    end;
   end loop;
   return v_count;
 end $$;

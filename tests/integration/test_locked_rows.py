@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import psycopg
 import pytest
 
-from absurd import TaskCancelledError
+from absurd import TaskCancelledError, failpoints
+from absurd.worker.writer import LOCK_SECONDS
 from tests.support import DEFAULT_TIMEOUT, wait_until
-from tests.support_tasks import Clock, Play, count
+from tests.support_proxy import LossyProxy
+from tests.support_tasks import KINDS, Clock, Play, count
 
 
 @pytest.fixture
@@ -105,3 +108,44 @@ def test_many_tasks_locked_by_one_transaction_hold_up_nobody_else(
         other.rollback()
         assert {task.result(DEFAULT_TIMEOUT) for task in tasks} == {"done"}
     assert play.seen.count("effect") == 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_transaction_whose_answer_was_lost_is_asked_for_until_its_locked_run_can_be_looked_at(
+    conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The only attempt does not fail because somebody holds the row when the worker asks what became of its commit."""
+    conn.execute("create table public.effects (n int)")
+    with LossyProxy(database_url) as proxy, psycopg.connect(database_url) as other:
+        rule = proxy.lose("COMMIT", "answer", "transactions")
+        waiting = threading.Thread(target=lambda: other.execute("select from absurd.runs for update"))
+
+        def hook(point: str, where: object) -> None:
+            if point == "context.recorded-in-transaction":
+                monkeypatch.setattr(failpoints, "hook", None)
+                waiting.start()
+                wait_until(lambda: count(conn, "select count(*) from pg_locks where not granted"), what="the one who waits")
+
+        monkeypatch.setattr(failpoints, "hook", hook)
+        play = Play(proxy.url, kind)
+
+        @play.task("once", max_attempts=1)
+        async def once(params: Any, ctx: Any) -> str:
+            def effect(tx: Any) -> Any:
+                return tx.execute("insert into public.effects values (1)") and None if kind == "sync" else later(tx)
+
+            async def later(tx: Any) -> None:
+                await tx.execute("insert into public.effects values (1)")
+
+            await ctx.transaction("effect", effect)
+            return "done"
+
+        with play.worker():
+            task = play.spawn("once")
+            wait_until(lambda: rule.applied, what="the loss of the answer")
+            waiting.join(DEFAULT_TIMEOUT)
+            time.sleep(3 * LOCK_SECONDS)
+            other.rollback()
+            assert task.result(DEFAULT_TIMEOUT) == "done"
+        play.close()
+    assert count(conn, "select count(*) from public.effects") == 1
