@@ -13,7 +13,7 @@ declare
   v_from timestamptz := absurd.moment_ago(p_newer_than);
 begin
   return query
-    select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
+    select e.seq, e.queue_name, e.event_name, absurd.hide_secrets(e.payload::text)::json, e.emitted_at, e.claimed_at, e.delivered
     from absurd.events e
     where (p_queue_name is null or e.queue_name = p_queue_name)
       and (p_event_name is null or p_prefix or e.event_name = p_event_name)
@@ -60,7 +60,7 @@ as $$
   select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
     (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null)::integer, w.idle,
     w.started_at, w.heartbeat_at, w.lease_seconds,
-    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
+    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => least(greatest(w.lease_seconds, 0), 315360000))
   from absurd.workers w
   order by w.started_at, w.worker_id
 $$;
