@@ -1,5 +1,6 @@
 -- Gives a failed or cancelled task another attempt, from its last checkpoint and with a new allowance of max_duration; or, with
--- spawn_new, starts a copy of it from the beginning. Options: spawn_new, max_attempts (default: one more than were made).
+-- spawn_new, starts a copy of it from the beginning. Options: spawn_new; max_attempts (default: one more than were made);
+-- idempotency_key of the copy: one that has been made with it is reported, and created is false.
 create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
 returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
 language plpgsql volatile
@@ -12,8 +13,12 @@ declare
   v_new_task_id uuid;
   v_new_run_id uuid := absurd.make_id();
   v_max_attempts integer;
+  v_key text := p_options ->> 'idempotency_key';
+  v_owner record;
   v_problem text := coalesce(
-    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts']),
+    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts', 'idempotency_key']),
+    absurd.copy_key_error(p_options -> 'idempotency_key'),
+    case when v_key is not null and p_options -> 'spawn_new' is distinct from 'true' then 'idempotency_key goes with spawn_new' end,
     case when jsonb_typeof(p_options -> 'spawn_new') not in ('boolean', 'null') then 'spawn_new must be true or false' end,
     absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true));
 begin
@@ -28,13 +33,21 @@ begin
   v_max_attempts := (p_options ->> 'max_attempts')::numeric;
   if coalesce((p_options ->> 'spawn_new')::boolean, false) then
     v_new_task_id := absurd.make_id();
+    if v_key is not null then
+      select c.owners[1] as task_id, c.run_ids[1] as run_id, c.attempts[1] as attempt into v_owner
+      from absurd.claim_idempotency_keys(array[p_queue_name], array[v_key], array[v_new_task_id], array[v_new_run_id], array[true]) c;
+      if v_owner.task_id <> v_new_task_id then
+        return query select v_owner.task_id, v_owner.run_id, v_owner.attempt, false;
+        return;
+      end if;
+    end if;
     insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-      priority, parent_task_id, spawned_at)
+      priority, idempotency_key, parent_task_id, spawned_at)
     values (v_new_task_id, v_task.queue_name, v_task.task_name, v_task.params, v_task.headers, v_task.retry_strategy,
-      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_task.parent_task_id, v_now);
+      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_key, v_task.parent_task_id, v_now);
     insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
     values (v_new_run_id, v_new_task_id, v_task.queue_name, 'pending', 1, v_task.priority, v_now,
-      v_now + make_interval(secs => v_task.max_delay), v_task.max_duration);
+      v_now + absurd.stored_seconds(v_task.max_delay), v_task.max_duration);
     perform absurd.notify_queues(array[p_queue_name]);
     return query select v_new_task_id, v_new_run_id, 1, true;
     return;
@@ -57,3 +70,13 @@ begin
   perform absurd.notify_queues(array[p_queue_name]);
   return query select p_task_id, v_new_run_id, v_task.attempt + 1, false;
 end $$;
+
+-- What is wrong with the idempotency key of a copy, or null.
+create or replace function absurd.copy_key_error(p_key jsonb) returns text
+language sql immutable as $$
+  select case jsonb_typeof(p_key)
+    when 'null' then null
+    when 'string' then absurd.name_error('idempotency key', p_key #>> '{}')
+    else case when p_key is not null then format('idempotency_key must be a string, not %s', left(p_key::text, 100)) end
+  end
+$$;
