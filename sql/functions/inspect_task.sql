@@ -59,12 +59,12 @@ as $$
 $$;
 
 -- Everything that is known of one task, as one document; null if there is no such task. Lists are bounded: at most 1,000 checkpoints
--- and 1,000 children, while checkpoint_count and child_count say how many there are.
+-- and 1,000 children, while checkpoint_count and child_count say how many there are. Secrets of tokens are hidden.
 create or replace function absurd.show_task(p_task_id uuid) returns json
 language sql stable
 set jit = off
 as $$
-  select json_build_object(
+  select absurd.hide_secrets(json_build_object(
     'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
     'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
     'priority', t.priority, 'params', t.params, 'headers', t.headers, 'retry_strategy', t.retry_strategy,
@@ -79,8 +79,41 @@ as $$
     'checkpoints', absurd.show_checkpoints(t.task_id),
     'waits', absurd.show_waits(t.task_id),
     'child_count', (select count(*) from absurd.tasks k where k.parent_task_id = t.task_id),
-    'children', absurd.show_children(t.task_id))
+    'children', absurd.show_children(t.task_id))::text)::json
   from absurd.tasks t
   left join absurd.runs r on r.task_id = t.task_id
   where t.task_id = p_task_id
+$$;
+
+-- What a caller needs of a task, in a bounded number of fields; null if there is no such task. While it is retried, failure is that of
+-- its last attempt. Secrets of tokens are hidden, but for a result: that is what the task gives, to whom it was given.
+create or replace function absurd.read_task(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select json_build_object(
+    'task_id', t.task_id, 'state', coalesce(t.outcome, r.state, 'pending'), 'run_id', coalesce(r.run_id, t.run_id),
+    'queue_name', t.queue_name, 'task_name', t.task_name, 'attempt', coalesce(r.attempt, t.attempt),
+    'max_attempts', t.max_attempts, 'priority', t.priority, 'params', absurd.hide_secrets(t.params::text)::json,
+    'headers', absurd.hide_secrets(t.headers::text)::json,
+    'idempotency_key', absurd.hide_secrets(t.idempotency_key), 'parent_task_id', t.parent_task_id, 'spawned_at', t.spawned_at,
+    'available_at', r.available_at, 'started_at', coalesce(r.started_at, t.started_at), 'finished_at', t.finished_at,
+    'note', r.note, 'result', t.result,
+    'failure', case when t.outcome is distinct from 'completed' then
+      (select absurd.hide_secrets(a.failure::text)::json from absurd.attempts a where a.task_id = t.task_id order by a.attempt desc limit 1) end)
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  where t.task_id = p_task_id
+$$;
+
+-- The next piece of a long history, as read_checkpoints() gives it to workers, with secrets of tokens hidden.
+create or replace function absurd.list_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
+language sql stable as $$
+  select absurd.hide_secrets(absurd.read_checkpoints(p_task_id, p_after_position, p_after_step))
+$$;
+
+-- The queue of a task, for callers who know its id alone; null if there is no such task.
+create or replace function absurd.queue_of_task(p_task_id uuid) returns text
+language sql stable as $$
+  select t.queue_name from absurd.tasks t where t.task_id = p_task_id
 $$;

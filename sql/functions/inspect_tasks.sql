@@ -73,7 +73,7 @@ begin
   return query
     select t.task_id, coalesce(r.run_id, t.run_id), t.queue_name, t.task_name, coalesce(t.outcome, r.state, 'pending'),
       coalesce(r.attempt, t.attempt), t.max_attempts, t.priority, t.spawned_at, r.available_at, coalesce(r.started_at, t.started_at),
-      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, t.idempotency_key, r.note
+      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, absurd.hide_secrets(t.idempotency_key), r.note
     from unnest(v_ids) with ordinality as i(task_id, ord)
     join absurd.tasks t on t.task_id = i.task_id
     left join absurd.runs r on r.task_id = i.task_id

@@ -270,3 +270,23 @@ def test_counts_of_a_large_database_read_no_history(crowd: Connection) -> None:
     assert cost(crowd, "select * from absurd.queue_stats()") == (1, 0, 0)
     counts = row(crowd, "select pending + running + sleeping as living from absurd.queue_stats()")
     assert counts["living"] == 2000
+
+
+def test_failures_are_looked_for_among_the_newest_that_have_ended(conn: Connection) -> None:
+    fail(conn, spawn_and_claim(conn, {"max_attempts": 1}))
+    cancelled = (
+        "insert into absurd.attempts (run_id, task_id, queue_name, attempt, epoch, ended_at, cause, failure, final)"
+        " select absurd.make_id(), absurd.make_id(), 'default', 1, 1, now() + %s * interval '1 second', 'cancel', 'null', true"
+        " from generate_series(1, 30000)"
+    )
+    failures, queues = "select * from absurd.last_failures()", "select * from absurd.page_of_queues() where failed = 1"
+    rows(conn, cancelled, -60)
+    rows(conn, "analyze absurd.attempts")
+    for statement in (failures, queues):
+        answered, scans, read = cost(conn, statement)
+        assert (answered, scans, read < 11_000) == (1, 0, True), f"{read} rows read by {statement}"
+    # Before so many newer ones nobody looks for it.
+    rows(conn, cancelled, 60)
+    for statement in (failures, queues):
+        answered, scans, read = cost(conn, statement)
+        assert (answered, scans, read < 11_000) == (0, 0, True), f"{read} rows read by {statement}"
