@@ -193,8 +193,8 @@ begin
 end $$;
 
 -- Runs a schedule now, out of its turn, whatever its slots, pause and overlap say. One row per task that it spawned; for an event one
--- per subscriber, without a task if there is none.
-create or replace function absurd.trigger_schedule(p_schedule_name text)
+-- per subscriber, without a task if there is none. p_idempotency_key: of what it makes; whoever calls with it again is told of that.
+create or replace function absurd.trigger_schedule(p_schedule_name text, p_idempotency_key text default null)
 returns table (task_id uuid, run_id uuid, event_seq bigint)
 language plpgsql volatile as $$
 #variable_conflict use_column
@@ -204,15 +204,17 @@ declare
   v_item record;
 begin
   perform absurd.require_schedule(v, p_schedule_name);
-  for v_item in select * from absurd.run_schedule(v, v_now, null) loop
+  for v_item in select * from absurd.run_schedule(v, v_now, p_idempotency_key) loop
     if v_item.problem is not null then
       raise exception 'schedule "%": %', p_schedule_name, v_item.problem using errcode = 'AB012';
     end if;
-    update absurd.schedules s
-    set last_fired_at = v_now, last_task_id = coalesce(v_item.task_id, s.last_task_id),
-      active_task_ids = case when s.overlap = 'skip' and v_item.task_id is not null then s.active_task_ids || v_item.task_id
-        else s.active_task_ids end
-    where s.schedule_name = p_schedule_name;
+    if v_item.created is not false then
+      update absurd.schedules s
+      set last_fired_at = v_now, last_task_id = coalesce(v_item.task_id, s.last_task_id),
+        active_task_ids = case when s.overlap = 'skip' and v_item.task_id is not null then s.active_task_ids || v_item.task_id
+          else s.active_task_ids end
+      where s.schedule_name = p_schedule_name;
+    end if;
     return query select v_item.task_id, v_item.run_id, v_item.event_seq;
   end loop;
 end $$;

@@ -7,7 +7,8 @@ returns void
 language sql volatile as $$
   insert into absurd.listeners as l (listener_id, name, queue_name, hostname, pid, status, started_at, heartbeat_at, started_count,
     failures, last_error, last_error_at)
-  values (p_listener_id, left(p_name, 1000), p_queue_name, p_hostname, p_pid, p_status, absurd.current_time(), absurd.current_time(),
+  values (left(p_listener_id, 255), left(p_name, 1000), left(p_queue_name, 255), left(p_hostname, 255), p_pid, left(p_status, 20),
+    absurd.current_time(), absurd.current_time(),
     p_started_count, p_failures, left(p_last_error, 2000), case when p_last_error is not null then absurd.current_time() end)
   on conflict (listener_id) do update
   set status = excluded.status, heartbeat_at = excluded.heartbeat_at, started_count = excluded.started_count,
@@ -18,7 +19,7 @@ $$;
 -- Forgets a listener that ends.
 create or replace function absurd.unregister_listener(p_listener_id text) returns void
 language sql volatile as $$
-  delete from absurd.listeners l where l.listener_id = p_listener_id
+  delete from absurd.listeners l where l.listener_id = left(p_listener_id, 255)
 $$;
 
 -- Forgets listeners without a heartbeat for a day.
@@ -28,7 +29,7 @@ language sql volatile as $$
     select d.listener_id from absurd.listeners d where d.heartbeat_at < absurd.current_time() - interval '1 day' for update skip locked)
 $$;
 
--- Listeners, the oldest first. A status of dead: no heartbeat for a minute.
+-- Listeners, the oldest first, a thousand at most. A status of dead: no heartbeat for a minute.
 create or replace function absurd.list_listeners(p_name text default null)
 returns table (
   listener_id text, name text, queue_name text, hostname text, pid integer, status text, started_at timestamptz,
@@ -40,4 +41,5 @@ language sql stable as $$
   from absurd.listeners l
   where p_name is null or l.name = p_name
   order by l.started_at, l.listener_id
+  limit 1000
 $$;

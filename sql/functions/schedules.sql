@@ -5,11 +5,11 @@ language sql immutable parallel safe as $$
     when length(p_cron) > 500 then format('cron "%s…" has %s characters; the limit is 500', left(p_cron, 40), length(p_cron))
     when btrim(p_cron) ~* '^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$' then null
     when btrim(p_cron) ~ '^@' then format('cron "%s" is not known; known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually', left(p_cron, 100))
-    when cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) not in (5, 6) then
+    when cardinality(regexp_split_to_array(btrim(p_cron), E'\\s+')) not in (5, 6) then
       format('cron "%s" has %s field(s); it takes 5 (minute hour day month weekday), or 6 with seconds first', left(p_cron, 100),
-        case when btrim(p_cron) = '' then 0 else cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) end)
-    when p_cron !~* '^[0-9a-z*/,\s-]+$' then
-      format('cron "%s" holds "%s"; fields take numbers, names, and * / , -', left(p_cron, 100), substring(p_cron from '[^0-9A-Za-z*/,\s-]'))
+        case when btrim(p_cron) = '' then 0 else cardinality(regexp_split_to_array(btrim(p_cron), E'\\s+')) end)
+    when p_cron !~* E'^[0-9a-z*/,\\s-]+$' then
+      format('cron "%s" holds "%s"; fields take numbers, names, and * / , -', left(p_cron, 100), substring(p_cron from E'[^0-9A-Za-z*/,\\s-]'))
   end
 $$;
 
@@ -18,7 +18,8 @@ create or replace function absurd.schedule_options_error(p_options jsonb) return
 language sql stable as $$
   select coalesce(
     absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation', 'priority', 'delay']),
-    (absurd.read_spawn_options(p_options)).error)
+    (absurd.read_spawn_options(p_options)).error,
+    absurd.kept_headers_error((p_options -> 'headers')::json))
 $$;
 
 -- What is wrong with the definition of a schedule, or null.

@@ -30,13 +30,14 @@ declare
   v_owner_run_ids uuid[];
   v_owner_attempts integer[];
 begin
-  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)), absurd.confirm_queue(u.q) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
     select c.owners, c.run_ids, c.attempts into v_owners, v_owner_run_ids, v_owner_attempts
     from absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, p_run_ids, array(
-      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key, opt.error) is null
-      from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
-        with ordinality as u(queue_name, task_name, params, options, key, ord)
+      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key,
+        coalesce(opt.error, absurd.headers_error(u.headers))) is null
+      from unnest(p_queue_names, p_task_names, p_params, p_headers, p_options, p_idempotency_keys)
+        with ordinality as u(queue_name, task_name, params, headers, options, key, ord)
       left join absurd.queues q on q.queue_name = u.queue_name
       left join (
         select d.options, (absurd.read_spawn_options(d.options)).error from (select distinct o as options from unnest(p_options) as o) d
@@ -58,8 +59,10 @@ begin
       -- The cheap test first: the function call is for items that fail it.
       case
         when octet_length(i.task_name) between 1 and 1000 and octet_length(coalesce(i.idempotency_key, 'x')) between 1 and 1000
-          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null then null
-        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error)
+          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null
+          and coalesce(octet_length(i.headers::text), 0) <= 65536 then null
+        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key,
+          coalesce((opt.o).error, absurd.headers_error(i.headers)))
       end as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
@@ -118,6 +121,9 @@ begin
   -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
   message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform absurd.confirm_queue(p_queue_name);
+  end if;
   if absurd.are_usual_options(p_options) then
     v_o.max_attempts := (p_options -> 'max_attempts')::integer;
     v_o.retry_strategy := p_options -> 'retry_strategy';
@@ -126,8 +132,10 @@ begin
   end if;
   -- The cheap test first: the function call is for what fails it.
   if (octet_length(p_task_name) between 1 and 1000 and octet_length(coalesce(p_idempotency_key, 'x')) between 1 and 1000
-      and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and v_o.error is null) is not true then
-    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+      and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and coalesce(octet_length(p_headers::text), 0) <= 65536
+      and v_o.error is null) is not true then
+    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
+      coalesce(v_o.error, absurd.headers_error(p_headers)));
     attempt := 1;
     created := false;
     status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
@@ -187,7 +195,7 @@ begin
     order by u.queue_name, u.key, u.ord
     on conflict (queue_name, idempotency_key) do nothing;
     select array_agg(o.task_id order by u.ord), array_agg(o.run_id order by u.ord), array_agg(o.attempt order by u.ord),
-      bool_or(u.key is not null and u.acceptable and o.run_id is null)
+      bool_or(u.key is not null and u.acceptable and o.known is not true)
     into owners, run_ids, attempts, v_missing
     from unnest(p_queue_names, p_keys, p_task_ids, p_run_ids, p_acceptable) with ordinality
       as u(queue_name, key, task_id, run_id, acceptable, ord)
@@ -198,7 +206,8 @@ begin
           when t.task_id is not null then coalesce(r.run_id, t.run_id)
           -- another item of this call, which is inserted later
           else p_run_ids[array_position(p_task_ids, k.task_id)]
-        end as run_id
+        end as run_id,
+        t.task_id is not null or k.task_id = any (p_task_ids) as known
       from absurd.idempotency_keys k
       left join absurd.tasks t on t.task_id = k.task_id
       left join absurd.runs r on r.task_id = k.task_id
@@ -215,7 +224,7 @@ begin
 end $$;
 
 -- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
--- status: ok, lost, cancelled; else the first item's problem, and then nothing was spawned.
+-- status: ok, lost, cancelled; busy: a queue is being dropped, ask again; else the first item's problem, and then nothing was spawned.
 -- state: [{"task_id", "run_id", "created"}, …] in the order given; when the step was done before, what it recorded then.
 create or replace function absurd.spawn_children(
   p_owner_task_id uuid, p_owner_run_id uuid, p_owner_epoch integer, p_step_name text, p_position integer,
@@ -237,6 +246,13 @@ begin
   select c.state into v_state from absurd.checkpoints c where c.task_id = p_owner_task_id and c.step_name = p_step_name;
   if found then
     return query select 'ok', null::text, v_state;
+    return;
+  end if;
+  -- Everybody else takes the lock of a queue before that of a run, so it is not waited for here.
+  if exists (
+      select from unnest(p_queue_names) as u(q)
+      where u.q is not null and not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(u.q))) then
+    return query select 'busy', null::text, null::json;
     return;
   end if;
   -- All or none: the items go in inside a block, and a refused one rolls the block back.

@@ -64,7 +64,7 @@ declare
 begin
   if v_problem is null then
     v_options := v_given - array['config', 'target_queue'];
-    v_problem := (absurd.read_spawn_options(v_options)).error;
+    v_problem := coalesce((absurd.read_spawn_options(v_options)).error, absurd.kept_headers_error((v_options -> 'headers')::json));
   end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
@@ -72,7 +72,7 @@ begin
   v_target := v_given ->> 'target_queue';
   v_config := coalesce(p_config, (v_given -> 'config')::json);
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
-  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_queue(p_queue_name), absurd.confirm_queue(p_queue_name);
   if v_target is not null then
     perform absurd.require_queue(v_target);
   end if;
@@ -94,7 +94,8 @@ begin
     returning s.*;
 end $$;
 
--- The same for SQL callers: the number of the subscription.
+-- Has a task started for each event from now on whose name is the pattern, or begins with it if it ends in *. The same again changes
+-- nothing, other options replace the former. Returns the number of the subscription.
 -- Options: config (any JSON), target_queue, headers, retry_strategy, max_attempts, cancellation, priority, delay.
 create or replace function absurd.subscribe(p_queue_name text, p_pattern text, p_task_name text, p_options jsonb default '{}') returns bigint
 language sql volatile as $$
@@ -129,12 +130,13 @@ language sql stable as $$
   order by s.subscription_id
 $$;
 
--- All patterns that fit an event: its name, and each beginning of it with a "*" behind; none of them twice.
+-- All patterns that fit an event: its name, and each beginning of it with a "*" behind; none of them twice. However long the name is:
+-- a pattern has 1,000 bytes at most, its "*" among them.
 create or replace function absurd.fitting_patterns(p_event_name text) returns setof text
 language sql immutable parallel safe as $$
   select p_event_name where right(p_event_name, 1) <> '*'
   union all
-  select left(p_event_name, n) || '*' from generate_series(0, length(p_event_name)) as n
+  select left(p_event_name, n) || '*' from generate_series(0, least(length(p_event_name), 999)) as n
 $$;
 
 -- Who subscribes to an event, in no order: one probe of the index for each pattern that fits, however many subscriptions there are.
@@ -195,6 +197,8 @@ begin
       select s.subscription_id, div(sum(16384 + coalesce(octet_length(p_event.payload::text), 0) + coalesce(octet_length(s.config::text), 0))
         over (order by s.subscription_id), 16777216) as piece
       from absurd.find_subscribers(p_event.queue_name, p_event.event_name, p_event.seq) s
+      -- A row marked undelivered by hand starts nothing a second time, and does not stop the sweep.
+      where not exists (select from absurd.event_tasks t where t.seq = p_event.seq and t.subscription_id = s.subscription_id)
     ) m
     group by m.piece
     order by m.piece

@@ -27,12 +27,17 @@ end $$;
 create or replace function absurd.get_task_checkpoint_state(
   p_queue_name text, p_task_id uuid, p_step_name text, p_include_pending boolean default false)
 returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
-language sql stable as $$
-  select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
-  from absurd.tasks t
-  join absurd.checkpoints c on c.task_id = t.task_id and c.step_name = p_step_name
-  where t.task_id = p_task_id and t.queue_name = p_queue_name and c.kind <> 'timeout'
-$$;
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
+    from absurd.tasks t
+    join absurd.checkpoints c on c.task_id = t.task_id and c.step_name = p_step_name
+    where t.task_id = p_task_id and t.queue_name = p_queue_name and c.kind <> 'timeout';
+end $$;
 
 -- The attempt that a run of a task is or was, whether it lives, failed or completed the task.
 create or replace function absurd.attempt_of(p_task_id uuid, p_run_id uuid) returns integer
@@ -43,7 +48,7 @@ language sql stable as $$
     (select t.attempt from absurd.tasks t where t.task_id = p_task_id and t.run_id = p_run_id))
 $$;
 
--- The same for all that was recorded by the attempt of a run and by those before it, in the order in which it was recorded.
+-- All that was recorded by the attempt of a run and by those before it, in the order in which it was recorded.
 create or replace function absurd.get_task_checkpoint_states(p_queue_name text, p_task_id uuid, p_run_id uuid)
 returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
 language plpgsql stable as $$

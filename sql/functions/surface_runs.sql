@@ -48,6 +48,8 @@ begin
     raise exception 'claim_timeout must be 0 (no expiry) or more seconds, not %', p_claim_timeout using errcode = 'AB012';
   elsif p_qty < 1 then
     raise exception 'qty must be 1 or more, not %', p_qty using errcode = 'AB012';
+  elsif octet_length(p_worker_id) > 1000 then
+    raise exception 'worker_id "%…" has % bytes; the limit is 1000', left(p_worker_id, 40), octet_length(p_worker_id) using errcode = 'AB012';
   end if;
   perform absurd.deliver_late();
   perform absurd.expire_deadlines();
@@ -95,8 +97,34 @@ declare
   v_run absurd.runs := absurd.hold_run('fail_run', p_queue_name, p_run_id);
 begin
   perform absurd.require_moment('retry_at', p_retry_at);
-  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
+  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[absurd.kept_reason(p_queue_name, p_reason)], array[true],
+    array[p_retry_at]);
 end $$;
+
+-- What is stored of a reason: all of it up to the queue's limit for payloads, and up to 64 kB whatever that limit is, for a traceback is
+-- longer than what a queue of small values allows. Of a longer one its name and the beginning and end of its message and traceback:
+-- a failure that was refused for its length would be lost, and the run would hold its lease until that ran out.
+create or replace function absurd.kept_reason(p_queue_name text, p_reason jsonb) returns json
+language plpgsql stable as $$
+declare
+  v_bytes integer := octet_length(p_reason::text);
+begin
+  if v_bytes is null or v_bytes <= greatest(65536, (select q.max_payload_bytes from absurd.queues q where q.queue_name = p_queue_name)) then
+    return p_reason::json;
+  end if;
+  return json_build_object(
+    'name', left(coalesce(p_reason ->> 'name', '$LongReason'), 500),
+    'message', absurd.shortened(coalesce(p_reason ->> 'message', p_reason::text), 8000),
+    'traceback', absurd.shortened(p_reason ->> 'traceback', 8000),
+    'bytes', v_bytes);
+end $$;
+
+-- A text of at most about so many characters: its beginning and its end.
+create or replace function absurd.shortened(p_text text, p_length integer) returns text
+language sql immutable parallel safe as $$
+  select case when length(p_text) <= p_length then p_text
+    else format('%s… %s characters left out …%s', left(p_text, p_length / 2), length(p_text) - p_length / 2 * 2, right(p_text, p_length / 2)) end
+$$;
 
 -- Puts a running run to sleep until a moment. A moment that has passed makes it ready at once.
 create or replace function absurd.schedule_run(p_queue_name text, p_run_id uuid, p_wake_at timestamptz) returns void

@@ -29,10 +29,15 @@ end $$;
 -- State of a task, with its result or the failure that ended it. No row: the queue has no such task.
 create or replace function absurd.get_task_result(p_queue_name text, p_task_id uuid)
 returns table (task_id uuid, state text, result jsonb, failure_reason jsonb)
-language sql stable as $$
-  select t.task_id, coalesce(t.outcome, r.state, 'pending'), absurd.readable_jsonb(t.result), absurd.readable_jsonb(a.failure)
-  from absurd.tasks t
-  left join absurd.runs r on r.task_id = t.task_id
-  left join absurd.attempts a on a.run_id = t.run_id and t.outcome is not null
-  where t.task_id = p_task_id and t.queue_name = p_queue_name
-$$;
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select t.task_id, coalesce(t.outcome, r.state, 'pending'), absurd.readable_jsonb(t.result), absurd.readable_jsonb(a.failure)
+    from absurd.tasks t
+    left join absurd.runs r on r.task_id = t.task_id
+    left join absurd.attempts a on a.run_id = t.run_id and t.outcome is not null
+    where t.task_id = p_task_id and t.queue_name = p_queue_name;
+end $$;

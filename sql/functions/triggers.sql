@@ -12,6 +12,7 @@ language sql stable as $$
       format('poll_timeout must be between 0.1 and 86400 seconds, not %s', coalesce(p_poll_timeout::text, 'null')) end,
     case when p_headers is not null and json_typeof(p_headers) <> 'object' then
       format('headers must be an object, not %s', left(p_headers::text, 100)) end,
+    absurd.kept_headers_error(p_headers),
     absurd.object_error('options', p_options, array['retry_strategy', 'max_attempts', 'cancellation', 'priority']),
     (absurd.read_spawn_options(p_options)).error)
 $$;
@@ -169,7 +170,7 @@ begin
 end $$;
 
 -- Ends a poll: spawns what it fired and keeps what it remembers, in one transaction, or notes its error; says when the next one is due.
--- status: ok; disabled (by people, meanwhile: nothing is fired or kept); refused (a fire was; it counts as an error); lost (another
+-- status: ok; disabled (by people, meanwhile: nothing is fired or kept); refused (a fire was, or the state is too large; it counts as an error); lost (another
 -- process has the trigger, or it is gone: nothing changes). fires: per fire fired, skipped, disabled or lost; repeated after a lost answer it
 -- says the same. Locks: the queue's advisory lock, shared; the trigger's row; then what spawn_one takes.
 create or replace function absurd.settle_trigger_poll(
@@ -208,8 +209,9 @@ begin
     v_fires := array_fill('disabled'::text, array[cardinality(p_task_ids)]);
   elsif v_error is null then
     begin
+      perform absurd.require_size(v_trigger.queue_name, format('the state of trigger "%s"', v_trigger.trigger_name), p_state);
       v_fires := absurd.fire_trigger(v_trigger, v_now, p_contexts, p_hashes, p_task_ids, p_run_ids);
-    exception when sqlstate 'AB012' then
+    exception when sqlstate 'AB012' or sqlstate 'AB013' then
       v_status := 'refused';
       v_error := sqlerrm;
     end;
@@ -218,16 +220,16 @@ begin
   set poll_id = null,
     state = case when v_status = 'ok' and v_error is null then coalesce(p_state, t.state) else t.state end,
     last_fire_at = case when 'fired' = any (v_fires) then v_now else t.last_fire_at end,
-    failures = case when v_error is not null then t.failures + 1 else 0 end,
+    failures = case when v_error is not null then least(t.failures, 2147483646) + 1 else 0 end,
     last_error = v_error,
     last_error_at = case when v_error is not null then v_now else t.last_error_at end,
     next_poll_at = p.at,
     lease_expires_at = p.at + absurd.trigger_lease()
   from (
-    select case when v_error is null then greatest(v_trigger.last_poll_at + make_interval(secs => v_trigger.poll_interval), v_now)
+    select case when v_error is null then greatest(least(v_trigger.last_poll_at, v_now) + absurd.stored_seconds(v_trigger.poll_interval), v_now)
       -- the interval doubled with each failure in a row, up to five minutes; a longer interval stays
-      else v_now + make_interval(secs => greatest(v_trigger.poll_interval,
-        least(v_trigger.poll_interval * 2 ^ least(v_trigger.failures + 1, 30), 300))) end as at) p
+      else v_now + absurd.stored_seconds(greatest(v_trigger.poll_interval,
+        least(least(v_trigger.poll_interval, 300) * 2 ^ least(greatest(v_trigger.failures, 0) + 1, 30), 300))) end as at) p
   where t.trigger_name = p_trigger_name;
   return query
   select v_status, v_fires, extract(epoch from t.next_poll_at - v_now)::double precision, v_error
@@ -373,5 +375,5 @@ as $$
 begin
   perform absurd.require_queue(p_queue_name);
   return (select count(*)::integer from (
-    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit p_limit) c);
+    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit greatest(p_limit, 0)) c);
 end $$;

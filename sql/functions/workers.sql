@@ -40,6 +40,20 @@ language sql volatile as $$
   delete from absurd.workers w where w.worker_id = p_worker_id
 $$;
 
+-- Whether there are workers that have not been back since the database was away: it was restarted, it crashed, or a standby was promoted.
+-- A worker renews its leases before it says that it lives, so that whoever has said so since is not among them.
+create or replace function absurd.workers_may_return(p_worker_id text) returns boolean
+language sql volatile as $$
+  select exists (
+    select from absurd.workers w
+    where w.worker_id <> p_worker_id
+      -- A crash of one process restarts all but the postmaster, which forgets its statistics then. A promoted standby keeps the time of
+      -- the last commit that its primary sent.
+      and w.heartbeat_at < greatest(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time(), pg_last_xact_replay_timestamp())
+      -- A clock that a test has moved is not the server's.
+      and absurd.current_time() between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 minute')
+$$;
+
 -- Finds workers whose session has been gone for three seconds (a reconnect takes less) and ends the attempts they held;
 -- forgets rows without a heartbeat. Returns how many attempts were ended.
 create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
@@ -80,7 +94,8 @@ begin
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
-  where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+  where (w.missing_since < v_now - interval '3 seconds'
+      or w.heartbeat_at < v_now - absurd.stored_seconds(greatest(2 * least(greatest(w.lease_seconds, 0), 315360000), 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
   return v_ended;
 end $$;
