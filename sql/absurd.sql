@@ -1,4 +1,4 @@
--- The schema of Absurd, version 1: durable tasks on PostgreSQL 15 or newer.
+-- The schema of Absurd, version 2: durable tasks on PostgreSQL 15 or newer.
 -- Generated from the files that sql/install.sql names, by `make sql`. Do not edit.
 -- Load it into a database that has no schema `absurd`: psql -v ON_ERROR_STOP=1 -f absurd.sql
 
@@ -41,6 +41,45 @@ create table absurd.queues (
   detach_mode text not null default 'none' check (detach_mode in ('none', 'empty')),
   detach_min_age interval not null default '30 days'
 );
+
+-- tables/retention.sql
+
+-- One row per queue that does not keep everything for ever, or was cleaned up by hand: what people decided, and how far the clean-up
+-- has come. Not in `queues`: every spawn reads that, and an upgrade that changes it would wait for everybody's open transactions.
+create table absurd.retention (
+  queue_name text primary key,
+  -- seconds that a task is kept after it ended so; null: for ever
+  keep_completed double precision,
+  keep_failed double precision,
+  keep_cancelled double precision,
+  -- ended tasks that are kept at most, the newest; null: any number
+  keep_count integer,
+  -- seconds that an event is kept after somebody took it first; null: for ever
+  keep_events double precision,
+  -- The walk over its tasks goes on behind this one, in order of name and id; null: at the beginning
+  after_task_name text,
+  after_task_id uuid,
+  -- what keep_count says in this walk: ended tasks with a smaller id are too many
+  beyond_task_id uuid,
+  -- how that is found before the walk begins: so many ended tasks have ids from this one on; null: it is found
+  counted integer,
+  counted_down_to uuid,
+  -- how wide a range of ids is counted at once, in 256ths of a millisecond
+  count_span bigint,
+  -- seconds that this walk has taken: a walk that finds little is followed by a long rest
+  task_seconds double precision not null default 0,
+  -- when the next walk begins; null: at once
+  next_tasks_at timestamptz,
+  -- the same of the walk over its events
+  after_seq bigint,
+  event_seconds double precision not null default 0,
+  next_events_at timestamptz,
+  visited_at timestamptz,
+  -- when somebody cleaned up by hand, last
+  cleaned_at timestamptz,
+  tasks_deleted bigint not null default 0,
+  events_deleted bigint not null default 0
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200);
 
 -- tables/schedules.sql
 
@@ -480,7 +519,26 @@ create index trigger_executions_open on absurd.trigger_executions (trigger_name,
 -- that was read into a variable before.
 create or replace function absurd.current_time() returns timestamptz
 language sql volatile parallel safe as $$
-  select coalesce(nullif(current_setting('absurd.fake_now', true), '')::timestamptz, clock_timestamp())
+  select coalesce(case when current_setting('absurd.fake_now', true) <> '' then absurd.fake_time() end, clock_timestamp())
+$$;
+
+-- The moved clock, for sessions of the owner of the schema alone: anybody may set the setting, and by it others' leases would run out.
+create or replace function absurd.fake_time() returns timestamptz
+language plpgsql volatile parallel safe as $$
+begin
+  if not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'absurd.schema_version'::regclass), 'member') then
+    raise exception 'role "%" may not set absurd.fake_now: the clock is moved by the owner of the schema absurd', session_user
+      using errcode = 'insufficient_privilege';
+  end if;
+  return current_setting('absurd.fake_now')::timestamptz;
+end $$;
+
+-- Seconds that a row holds, as an interval to compute a moment with: whatever is stored, between none and ten years, so that no row makes
+-- the statement fail that it shares with others. Null stays null. Inlined where it is called.
+create or replace function absurd.stored_seconds(p_seconds double precision) returns interval
+language sql immutable parallel safe as $$
+  select make_interval(secs => case when p_seconds between 0 and 315360000 then p_seconds
+    when p_seconds > 0 then 315360000 when p_seconds < 0 then 0 end)
 $$;
 
 -- The version of the installed schema.
@@ -489,22 +547,25 @@ language sql stable as $$
   select version from absurd.schema_version
 $$;
 
+-- The oldest version for which a program may have been written that this schema serves: 1 until a migration takes away or changes
+-- what such a program reads, writes or calls. Programs of a former release ask, so that they may start beside newer ones.
+create or replace function absurd.get_oldest_served_version() returns text
+language sql immutable parallel safe as $$ select '1' $$;
+
 -- functions/ids.sql
 
--- A UUIDv7 (RFC 9562, section 5.7) for SQL callers: 48 bits of milliseconds, then random bits.
+-- A UUIDv7 (RFC 9562, section 5.7) for SQL callers: 48 bits of milliseconds, 12 bits of their fraction (section 6.2, method 3), then
+-- random bits. Ids that one server makes one after another are in that order, also within a millisecond.
 -- It takes the real clock and not absurd.current_time(): an id must stay unique while the clock is moved.
 create or replace function absurd.make_id() returns uuid
 language sql volatile parallel safe as $$
   select encode(
-    set_bit(
-      set_bit(
-        overlay(
-          uuid_send(gen_random_uuid())
-          placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
-          from 1 for 6),
-        52, 1),
-      53, 1),
+    overlay(
+      uuid_send(gen_random_uuid())
+      placing int8send((micros / 1000) << 16 | x'7000'::bigint | (micros % 1000) * 4096 / 1000)
+      from 1 for 8),
     'hex')::uuid
+  from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as micros) as clock
 $$;
 
 -- functions/names.sql
@@ -528,6 +589,16 @@ begin
   end if;
 end $$;
 
+-- For a transaction that sees the database as it was when it began (REPEATABLE READ and above): raises a serialization failure if the
+-- queue was dropped since. It would seem to be there, and what is put into it would belong to nothing. The caller has its advisory lock.
+create or replace function absurd.confirm_queue(p_queue_name text) returns void
+language plpgsql volatile as $$
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    perform from absurd.queues q where q.queue_name = p_queue_name for key share;
+  end if;
+end $$;
+
 -- Refuses a payload that is larger than its queue allows.
 create or replace function absurd.require_size(p_queue_name text, p_what text, p_value json) returns void
 language plpgsql stable as $$
@@ -541,10 +612,11 @@ begin
 end $$;
 
 -- What of a JSON value clients cannot read, or null: PostgreSQL takes longer numbers and deeper nesting than Python and others do.
+-- E'…' wherever there is a backslash: what '…' means is up to the caller's standard_conforming_strings.
 create or replace function absurd.json_error(p_what text, p_value json) returns text
 language plpgsql immutable parallel safe as $$
 declare
-  v_rest text := regexp_replace(p_value::text, '"(\\.|[^"\\])*"', '', 'g');
+  v_rest text := regexp_replace(p_value::text, E'"(\\\\.|[^"\\\\])*"', '', 'g');
 begin
   if v_rest ~ '([0-9]{43}){100}[0-9]' then
     return format('%s hold a number of more than 4300 digits', p_what);
@@ -644,6 +716,17 @@ language sql immutable parallel safe as $$
     || case when json_typeof(p_headers) = 'object' then p_headers::jsonb else '{}' end)::json
 $$;
 
+-- What emitted these events, for the traces of those whom they woke. Events that have been cleaned up are missing; a thousand at most.
+create or replace function absurd.event_sources(p_seqs bigint[]) returns table (seq bigint, event_name text, source jsonb)
+language sql stable
+set jit = off
+as $$
+  select e.seq, e.event_name, e.source
+  from absurd.events e
+  where e.seq = any (p_seqs[:1000])
+  order by e.seq
+$$;
+
 -- functions/queues.sql
 
 -- Creates a queue; one that exists stays as it is. The storage mode is kept and reported: all queues share their tables here.
@@ -676,12 +759,7 @@ begin
     return;
   end if;
   perform absurd.drop_triggers(p_queue_name);
-  perform absurd.wake_outside_waiters(p_queue_name);
-  -- Again until there is none: whoever ends an attempt while we wait for its row begins the next one in a row that we cannot see yet.
-  loop
-    delete from absurd.runs r where r.queue_name = p_queue_name;
-    exit when not exists (select from absurd.runs r where r.queue_name = p_queue_name);
-  end loop;
+  perform absurd.drop_runs(p_queue_name);
   delete from absurd.waits w where w.queue_name = p_queue_name
     or w.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.checkpoints c where c.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
@@ -692,35 +770,102 @@ begin
   where e.completed_at is null and e.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.tokens k where k.task_id in (select t.task_id from absurd.tasks t where t.queue_name = p_queue_name);
   delete from absurd.schedules s where s.queue_name = p_queue_name;
+  delete from absurd.retention r where r.queue_name = p_queue_name;
   delete from absurd.idempotency_keys k where k.queue_name = p_queue_name;
   delete from absurd.subscriptions s where s.queue_name = p_queue_name;
   delete from absurd.event_keys k where k.queue_name = p_queue_name;
   delete from absurd.event_tasks t where t.seq in (select e.seq from absurd.events e where e.queue_name = p_queue_name);
   delete from absurd.events e where e.queue_name = p_queue_name;
   delete from absurd.tasks t where t.queue_name = p_queue_name;
+  -- Again: whoever watches a task holds its row while he registers, so this one came in between.
+  delete from absurd.waits w where w.queue_name = p_queue_name;
 end $$;
 
--- Makes the runs of other queues ready that wait for events or tasks of this one.
-create or replace function absurd.wake_outside_waiters(p_queue_name text) returns void
-language plpgsql volatile as $$
+-- Deletes the runs of a queue that is being dropped, and wakes those of other queues that wait for something in it.
+-- Locks: whoever ends an attempt holds its run and then locks those that wait for the task. So they are taken in that direction here
+-- too, round by round: first the runs that wait for none of the others, in order of run_id. Again until there is none, for whoever ends
+-- an attempt while we wait for its row begins the next one in a row that we cannot see yet.
+-- A plan of its own for each look at all of them, which knows how many are left: a general one walks all of them for each of them.
+create or replace function absurd.drop_runs(p_queue_name text) returns void
+language plpgsql volatile
+set plan_cache_mode = force_custom_plan
+as $$
 declare
-  v_run_ids uuid[] := array(
-    select l.run_id from (
-      select r.run_id from absurd.runs r
-      where r.queue_name <> p_queue_name and r.state = 'sleeping' and r.run_id in (
-        select w.run_id from absurd.waits w
-        left join absurd.tasks t on t.task_id = w.awaited_task_id
-        where (w.kind = 'event' and w.queue_name = p_queue_name) or (w.kind = 'task' and t.queue_name = p_queue_name))
-      order by r.run_id for update) l);
+  v_run_ids uuid[];
+  v_round uuid[];
 begin
-  delete from absurd.waits w where w.run_id = any (v_run_ids);
-  perform absurd.put_back(u.run_id, 'pending', absurd.current_time(), 0) from unnest(v_run_ids) as u(run_id);
+  loop
+    v_run_ids := array(
+      select r.run_id from absurd.runs r where r.queue_name = p_queue_name
+      union
+      select r.run_id from absurd.waits w
+      left join absurd.tasks t on t.task_id = w.awaited_task_id
+      join absurd.runs r on r.run_id = w.run_id and r.queue_name <> p_queue_name and r.state = 'sleeping'
+      where (w.kind = 'event' and w.queue_name = p_queue_name) or (w.kind = 'task' and t.queue_name = p_queue_name));
+    exit when cardinality(v_run_ids) = 0;
+    v_round := array(
+      select u.run_id from unnest(v_run_ids) as u(run_id)
+      where not exists (
+        select from absurd.waits w
+        join absurd.runs r on r.task_id = w.awaited_task_id
+        join unnest(v_run_ids) as m(run_id) on m.run_id = r.run_id
+        where w.run_id = u.run_id and w.kind = 'task'));
+    -- None: they wait for each other in a circle.
+    v_round := case when cardinality(v_round) > 0 then v_round else v_run_ids end;
+    -- A long chain has as many rounds as runs: as long as there are any, the next ones are those who waited for the last ones.
+    while cardinality(v_round) > 0 loop
+      v_round := absurd.find_followers(p_queue_name, absurd.drop_round(p_queue_name, v_round));
+    end loop;
+  end loop;
+end $$;
+
+-- One round of drop_runs(); the tasks of the runs that it has deleted.
+create or replace function absurd.drop_round(p_queue_name text, p_run_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_task_ids uuid[];
+begin
+  perform from absurd.runs r join unnest(p_run_ids) as u(run_id) on u.run_id = r.run_id order by r.run_id for update of r;
+  delete from absurd.waits w using unnest(p_run_ids) as u(run_id) where w.run_id = u.run_id;
+  with gone as (
+    delete from absurd.runs r using unnest(p_run_ids) as u(run_id) where r.run_id = u.run_id and r.queue_name = p_queue_name
+    returning r.task_id)
+  select array_agg(g.task_id) into v_task_ids from gone g;
+  perform absurd.put_back(r.run_id, 'pending', absurd.current_time(), 0)
+  from absurd.runs r join unnest(p_run_ids) as u(run_id) on u.run_id = r.run_id
+  where r.state = 'sleeping';
+  return v_task_ids;
+end $$;
+
+-- Runs that wait for one of these tasks, which have none any more, and for no task besides.
+create or replace function absurd.find_followers(p_queue_name text, p_task_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+begin
+  return array(
+    select distinct w.run_id
+    from unnest(p_task_ids) as e(task_id)
+    join absurd.waits w on w.awaited_task_id = e.task_id and w.kind = 'task'
+    join absurd.runs r on r.run_id = w.run_id and (r.queue_name = p_queue_name or r.state = 'sleeping')
+    where not exists (
+      select from absurd.waits o
+      join absurd.runs l on l.task_id = o.awaited_task_id
+      where o.run_id = w.run_id and o.kind = 'task'));
 end $$;
 
 -- The names of all queues.
 create or replace function absurd.list_queues() returns table (queue_name text)
 language sql stable as $$
   select q.queue_name from absurd.queues q order by q.queue_name
+$$;
+
+-- How large params, payloads, results and states may be, in bytes, for those of these queues that exist.
+create or replace function absurd.queue_limits(p_queue_names text[]) returns table (queue_name text, max_payload_bytes integer)
+language sql stable as $$
+  select q.queue_name, q.max_payload_bytes from absurd.queues q where q.queue_name = any (p_queue_names)
 $$;
 
 -- Stops claims from a queue; what runs goes on. Tasks and events are still accepted.
@@ -800,6 +945,21 @@ begin
     left((select k from jsonb_object_keys(p_value - p_known) k limit 1), 100), array_to_string(p_known, ', '));
 end $$;
 
+-- What is wrong with headers, or null: they travel with every claim and every log line, so they are small.
+create or replace function absurd.headers_error(p_headers json) returns text
+language sql immutable parallel safe as $$
+  select case when octet_length(p_headers::text) > 65536 then
+    format('headers have %s bytes; 65536 are allowed', octet_length(p_headers::text)) end
+$$;
+
+-- The same for headers that a schedule, a trigger or a subscription gives to its tasks. What started a task comes to them, with the
+-- source of an event inside: so these and that source have a quarter each, and no start is refused for what the library adds.
+create or replace function absurd.kept_headers_error(p_headers json) returns text
+language sql immutable parallel safe as $$
+  select case when octet_length(p_headers::text) > 16384 then
+    format('headers have %s bytes; 16384 are allowed', octet_length(p_headers::text)) end
+$$;
+
 -- What is wrong with a retry strategy, or null.
 create or replace function absurd.retry_strategy_error(p_value jsonb) returns text
 language plpgsql immutable parallel safe as $$
@@ -863,6 +1023,10 @@ begin
   end if;
   if jsonb_typeof(p_options -> 'headers') not in ('object', 'null') then
     v.error := format('headers must be an object, not %s', left((p_options -> 'headers')::text, 100));
+    return v;
+  end if;
+  v.error := absurd.headers_error((p_options -> 'headers')::json);
+  if v.error is not null then
     return v;
   end if;
   v.headers := nullif(p_options -> 'headers', 'null');
@@ -950,13 +1114,14 @@ declare
   v_owner_run_ids uuid[];
   v_owner_attempts integer[];
 begin
-  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)) from unnest(v_queues) as u(q);
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(u.q)), absurd.confirm_queue(u.q) from unnest(v_queues) as u(q);
   if exists (select from unnest(p_idempotency_keys) as u(k) where u.k is not null) then
     select c.owners, c.run_ids, c.attempts into v_owners, v_owner_run_ids, v_owner_attempts
     from absurd.claim_idempotency_keys(p_queue_names, p_idempotency_keys, p_task_ids, p_run_ids, array(
-      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key, opt.error) is null
-      from unnest(p_queue_names, p_task_names, p_params, p_options, p_idempotency_keys)
-        with ordinality as u(queue_name, task_name, params, options, key, ord)
+      select absurd.spawn_problem(u.queue_name, q.max_payload_bytes, u.task_name, u.params, u.key,
+        coalesce(opt.error, absurd.headers_error(u.headers))) is null
+      from unnest(p_queue_names, p_task_names, p_params, p_headers, p_options, p_idempotency_keys)
+        with ordinality as u(queue_name, task_name, params, headers, options, key, ord)
       left join absurd.queues q on q.queue_name = u.queue_name
       left join (
         select d.options, (absurd.read_spawn_options(d.options)).error from (select distinct o as options from unnest(p_options) as o) d
@@ -978,8 +1143,10 @@ begin
       -- The cheap test first: the function call is for items that fail it.
       case
         when octet_length(i.task_name) between 1 and 1000 and octet_length(coalesce(i.idempotency_key, 'x')) between 1 and 1000
-          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null then null
-        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key, (opt.o).error)
+          and octet_length(i.params::text) <= q.max_payload_bytes and (opt.o).error is null
+          and coalesce(octet_length(i.headers::text), 0) <= 65536 then null
+        else absurd.spawn_problem(i.queue_name, q.max_payload_bytes, i.task_name, i.params, i.idempotency_key,
+          coalesce((opt.o).error, absurd.headers_error(i.headers)))
       end as problem,
       octet_length(i.params::text) > q.max_payload_bytes as too_large
     from item i
@@ -1038,6 +1205,9 @@ begin
   -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
   message := nullif(pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))::text, '');
   select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform absurd.confirm_queue(p_queue_name);
+  end if;
   if absurd.are_usual_options(p_options) then
     v_o.max_attempts := (p_options -> 'max_attempts')::integer;
     v_o.retry_strategy := p_options -> 'retry_strategy';
@@ -1046,8 +1216,10 @@ begin
   end if;
   -- The cheap test first: the function call is for what fails it.
   if (octet_length(p_task_name) between 1 and 1000 and octet_length(coalesce(p_idempotency_key, 'x')) between 1 and 1000
-      and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and v_o.error is null) is not true then
-    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key, v_o.error);
+      and coalesce(octet_length(p_params::text), 0) <= v_max_bytes and coalesce(octet_length(p_headers::text), 0) <= 65536
+      and v_o.error is null) is not true then
+    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
+      coalesce(v_o.error, absurd.headers_error(p_headers)));
     attempt := 1;
     created := false;
     status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
@@ -1107,7 +1279,7 @@ begin
     order by u.queue_name, u.key, u.ord
     on conflict (queue_name, idempotency_key) do nothing;
     select array_agg(o.task_id order by u.ord), array_agg(o.run_id order by u.ord), array_agg(o.attempt order by u.ord),
-      bool_or(u.key is not null and u.acceptable and o.run_id is null)
+      bool_or(u.key is not null and u.acceptable and o.known is not true)
     into owners, run_ids, attempts, v_missing
     from unnest(p_queue_names, p_keys, p_task_ids, p_run_ids, p_acceptable) with ordinality
       as u(queue_name, key, task_id, run_id, acceptable, ord)
@@ -1118,7 +1290,8 @@ begin
           when t.task_id is not null then coalesce(r.run_id, t.run_id)
           -- another item of this call, which is inserted later
           else p_run_ids[array_position(p_task_ids, k.task_id)]
-        end as run_id
+        end as run_id,
+        t.task_id is not null or k.task_id = any (p_task_ids) as known
       from absurd.idempotency_keys k
       left join absurd.tasks t on t.task_id = k.task_id
       left join absurd.runs r on r.task_id = k.task_id
@@ -1135,7 +1308,7 @@ begin
 end $$;
 
 -- Spawns children of a running task and records who they are as one checkpoint of it, in one transaction: exactly once.
--- status: ok, lost, cancelled; else the first item's problem, and then nothing was spawned.
+-- status: ok, lost, cancelled; busy: a queue is being dropped, ask again; else the first item's problem, and then nothing was spawned.
 -- state: [{"task_id", "run_id", "created"}, …] in the order given; when the step was done before, what it recorded then.
 create or replace function absurd.spawn_children(
   p_owner_task_id uuid, p_owner_run_id uuid, p_owner_epoch integer, p_step_name text, p_position integer,
@@ -1157,6 +1330,13 @@ begin
   select c.state into v_state from absurd.checkpoints c where c.task_id = p_owner_task_id and c.step_name = p_step_name;
   if found then
     return query select 'ok', null::text, v_state;
+    return;
+  end if;
+  -- Everybody else takes the lock of a queue before that of a run, so it is not waited for here.
+  if exists (
+      select from unnest(p_queue_names) as u(q)
+      where u.q is not null and not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(u.q))) then
+    return query select 'busy', null::text, null::json;
     return;
   end if;
   -- All or none: the items go in inside a block, and a refused one rolls the block back.
@@ -1188,12 +1368,13 @@ end $$;
 -- rows stay in the index as dead entries at its head, and a claim without p_after walks past all of them. One with it does not see
 -- rows that became ready long before its place (a long transaction spawned them, a worker handed them back), so a caller has
 -- to look without it now and then. If it finds less than was asked for, it goes back a second by itself: rows are not
--- committed in the order of their times.
+-- committed in the order of their times. waited_seconds: from the moment a run became ready to this claim.
 create or replace function absurd.claim_runs(
   p_queue_name text, p_worker_id text, p_lease_seconds double precision, p_limit integer, p_after absurd.claim_place[] default null)
 returns table (
   task_id uuid, run_id uuid, epoch integer, attempt integer, task_name text, params text, headers text, max_attempts integer,
-  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text, next_after text)
+  parent_task_id uuid, deadline_at timestamptz, checkpoint_count integer, checkpoints text,
+  waited_seconds double precision, next_after text)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
@@ -1219,16 +1400,17 @@ begin
   return query
   with taken as (
     update absurd.runs r
-    set state = 'running', epoch = r.epoch + 1, worker_id = p_worker_id,
+    set state = 'running', epoch = least(r.epoch, 2147483646) + 1, worker_id = p_worker_id,
       lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
       started_at = coalesce(r.started_at, v_now),
-      deadline_at = v_now + make_interval(secs => r.allowance), allowance = null, note = null
+      deadline_at = v_now + absurd.stored_seconds(r.allowance), allowance = null, note = null
     from unnest(v_ready) as ready
     where r.run_id = ready.run_id
-    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at
+    returning r.task_id, r.run_id, r.epoch, r.attempt, r.deadline_at, r.available_at
   )
   select c.task_id, c.run_id, c.epoch, c.attempt, c.task_name, c.params, c.headers, c.max_attempts, c.parent_task_id, c.deadline_at,
-    coalesce((c.head).total, 0), (c.head).checkpoints, case when c.run_id = v_last then v_after end
+    coalesce((c.head).total, 0), (c.head).checkpoints, (extract(epoch from v_now) - extract(epoch from c.available_at))::double precision,
+    case when c.run_id = v_last then v_after end
   from (
     select k.*, t.task_name, t.params::text as params, t.headers::text as headers, t.max_attempts, t.parent_task_id,
       -- A case and no join: the condition of a lateral join is tested after the look, for every row.
@@ -1257,7 +1439,9 @@ begin
         from unnest(p_after || null::absurd.claim_place) with ordinality as p(priority, available_at, run_id, ord)
       ) p
       cross join lateral (values
-        (1, coalesce(p.priority + 1, -2147483648), coalesce(p.above - 1, 2147483647), timestamptz '-infinity', uuid '00000000-0000-0000-0000-000000000000'),
+        (1, coalesce(p.priority + (p.priority < 2147483647)::integer, -2147483648),
+          coalesce(p.above - (p.above > -2147483648)::integer, 2147483647),
+          timestamptz '-infinity', uuid '00000000-0000-0000-0000-000000000000'),
         (2, p.priority, p.priority, p.available_at - p_back, p.run_id)
       ) as g(part, low, high, available_at, run_id)
       order by p.ord, g.part
@@ -1369,7 +1553,8 @@ begin
     returning w.run_id, w.task_id, w.kind, w.step_name, w.position, w.detail, w.event_name
   ), recorded as (
     insert into absurd.checkpoints (task_id, step_name, position, kind, state, owner_run_id, completed_at)
-    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now from gone g where g.kind = 'timer'
+    select g.task_id, g.step_name, g.position, g.detail, 'null', g.run_id, p_now
+    from gone g where g.kind = 'timer' and g.task_id is not null and g.step_name is not null
     on conflict (task_id, step_name) do nothing
   )
   update absurd.runs r
@@ -1407,6 +1592,25 @@ begin
     order by i.ord);
 end $$;
 
+-- Renews the leases of all runs of a worker of which less than three quarters are left, also of those that it does not know of yet: they
+-- are claimed, and the answer waits for an event loop that user code blocks. Returns how many. It waits for no row.
+create or replace function absurd.extend_worker_leases(p_worker_id text, p_lease_seconds double precision) returns integer
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run_ids uuid[] := array(
+    select f.run_id from (
+      select r.run_id from absurd.runs r
+      where r.worker_id = p_worker_id and r.state = 'running' and r.lease_expires_at < v_now + make_interval(secs => p_lease_seconds * 0.75)
+      order by r.run_id
+      for update skip locked) f);
+begin
+  update absurd.runs r set lease_expires_at = v_now + make_interval(secs => p_lease_seconds) where r.run_id = any (v_run_ids);
+  return cardinality(v_run_ids);
+end $$;
+
 -- Hands runs back to their queue without charging an attempt: at once, or after a delay when nobody here can run them.
 -- One status per item: ok, lost, cancelled. Repeated after a lost answer it says lost, which the caller may ignore.
 create or replace function absurd.release_runs(p_run_ids uuid[], p_epochs integer[], p_delays double precision[], p_notes text[])
@@ -1424,7 +1628,7 @@ begin
   where i.status = 'ok';
   -- What nobody could run has not been started: its max_delay goes on, from the first time that somebody took it.
   update absurd.runs r
-  set deadline_at = r.started_at + make_interval(secs => t.max_delay)
+  set deadline_at = least(r.started_at, v_now) + absurd.stored_seconds(t.max_delay)
   from unnest(p_run_ids, p_delays, v_status) as i(run_id, delay, status), absurd.tasks t
   where i.status = 'ok' and i.delay > 0 and r.run_id = i.run_id and r.attempt = 1 and t.task_id = r.task_id and t.max_delay is not null
     and not exists (select from absurd.checkpoints c where c.task_id = r.task_id);
@@ -1679,7 +1883,8 @@ language sql volatile as $$
     update absurd.runs r
     set state = p_state, available_at = p_available_at, waits_left = p_waits_left, worker_id = null, lease_expires_at = null,
       wake_event = null, note = p_note,
-      allowance = case when r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - absurd.current_time())::double precision, 0)
+      allowance = case when r.deadline_at is not null
+          then greatest(extract(epoch from r.deadline_at) - extract(epoch from absurd.current_time()), 0)::double precision
         else r.allowance end,
       deadline_at = null
     where r.run_id = p_run_id
@@ -1774,12 +1979,14 @@ begin
   ), gone as materialized (
     delete from absurd.runs r using item i where r.run_id = i.run_id
     returning r.*, i.cause, i.failure, i.retryable, i.retry_at,
-      case when r.state = 'running' and r.deadline_at is not null then greatest(extract(epoch from r.deadline_at - v_now)::double precision, 0)
+      case when r.state = 'running' and r.deadline_at is not null
+          then greatest(extract(epoch from r.deadline_at) - extract(epoch from v_now), 0)::double precision
         else r.allowance end as left_over
   ), unawaited as (
     delete from absurd.waits w using gone g where w.run_id = g.run_id
   ), judged as materialized (
-    select g.*,
+    -- A caller may have taken the id of an attempt that has ended for his run. That must not fail the statement for the others.
+    select g.*, case when exists (select from absurd.attempts a where a.run_id = g.run_id) then absurd.make_id() else g.run_id end as attempt_id,
       g.cause in ('error', 'lease', 'worker') and coalesce(g.retryable, true)
         and (t.max_attempts is null or g.attempt < t.max_attempts) and (g.left_over is null or g.left_over > 0) as again,
       case
@@ -1791,20 +1998,20 @@ begin
     join absurd.tasks t on t.task_id = g.task_id
   ), ended as (
     insert into absurd.attempts (run_id, task_id, queue_name, attempt, epoch, worker_id, started_at, ended_at, cause, failure, retry_at, final)
-    select j.run_id, j.task_id, j.queue_name, j.attempt, j.epoch, j.worker_id, j.started_at, v_now, j.cause, coalesce(j.failure, 'null'),
+    select j.attempt_id, j.task_id, j.queue_name, j.attempt, j.epoch, j.worker_id, j.started_at, v_now, j.cause, coalesce(j.failure, 'null'),
       case when j.again then j.next_at end, not j.again
     from judged j
   ), followed as (
     insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, allowance)
     select absurd.make_id(), j.task_id, j.queue_name, case when j.next_at > v_now then 'sleeping' else 'pending' end,
-      j.attempt + 1, j.priority, j.next_at, j.left_over
+      least(j.attempt, 2147483646) + 1, j.priority, j.next_at, j.left_over
     from judged j
     where j.again
     returning runs.queue_name, runs.state
   ), finished as (
     update absurd.tasks t
     set outcome = case when j.cause in ('error', 'lease', 'worker') then 'failed' else 'cancelled' end,
-      run_id = j.run_id, epoch = j.epoch, attempt = j.attempt, worker_id = j.worker_id, started_at = j.started_at, finished_at = v_now
+      run_id = j.attempt_id, epoch = j.epoch, attempt = j.attempt, worker_id = j.worker_id, started_at = j.started_at, finished_at = v_now
     from judged j
     where t.task_id = j.task_id and not j.again
     returning t.task_id
@@ -1828,6 +2035,7 @@ set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_run_id uuid;
+  v_looks integer := 0;
 begin
   perform absurd.require_read_committed('cancel_task');
   -- Again until it holds: while we waited for the row, the attempt may have ended and another one begun.
@@ -1840,15 +2048,27 @@ begin
     elsif exists (select from absurd.tasks t where t.task_id = p_task_id and t.outcome is not null) then
       return;
     end if;
+    v_looks := v_looks + 1;
+    perform absurd.limit_looks(p_task_id, v_looks);
   end loop;
   perform absurd.end_attempts(array[v_run_id], array['cancel'],
     array[json_build_object('name', '$Cancelled', 'message', 'the task was cancelled')]);
 end $$;
 
+-- Ends the search for the run of a task that has none, nor an outcome. No function of ours leaves such a task behind.
+create or replace function absurd.limit_looks(p_task_id uuid, p_looks integer) returns void
+language plpgsql immutable as $$
+begin
+  if p_looks > 1000 then
+    raise exception 'task % has neither a run nor an outcome: its rows were changed by hand', p_task_id using errcode = 'AB012';
+  end if;
+end $$;
+
 -- functions/retry.sql
 
 -- Gives a failed or cancelled task another attempt, from its last checkpoint and with a new allowance of max_duration; or, with
--- spawn_new, starts a copy of it from the beginning. Options: spawn_new, max_attempts (default: one more than were made).
+-- spawn_new, starts a copy of it from the beginning. Options: spawn_new; max_attempts (default: one more than were made);
+-- idempotency_key of the copy: one that has been made with it is reported, and created is false.
 create or replace function absurd.retry_task(p_queue_name text, p_task_id uuid, p_options jsonb default '{}')
 returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
 language plpgsql volatile
@@ -1861,8 +2081,12 @@ declare
   v_new_task_id uuid;
   v_new_run_id uuid := absurd.make_id();
   v_max_attempts integer;
+  v_key text := p_options ->> 'idempotency_key';
+  v_owner record;
   v_problem text := coalesce(
-    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts']),
+    absurd.object_error('options', p_options, array['spawn_new', 'max_attempts', 'idempotency_key']),
+    absurd.copy_key_error(p_options -> 'idempotency_key'),
+    case when v_key is not null and p_options -> 'spawn_new' is distinct from 'true' then 'idempotency_key goes with spawn_new' end,
     case when jsonb_typeof(p_options -> 'spawn_new') not in ('boolean', 'null') then 'spawn_new must be true or false' end,
     absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true));
 begin
@@ -1877,13 +2101,21 @@ begin
   v_max_attempts := (p_options ->> 'max_attempts')::numeric;
   if coalesce((p_options ->> 'spawn_new')::boolean, false) then
     v_new_task_id := absurd.make_id();
+    if v_key is not null then
+      select c.owners[1] as task_id, c.run_ids[1] as run_id, c.attempts[1] as attempt into v_owner
+      from absurd.claim_idempotency_keys(array[p_queue_name], array[v_key], array[v_new_task_id], array[v_new_run_id], array[true]) c;
+      if v_owner.task_id <> v_new_task_id then
+        return query select v_owner.task_id, v_owner.run_id, v_owner.attempt, false;
+        return;
+      end if;
+    end if;
     insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-      priority, parent_task_id, spawned_at)
+      priority, idempotency_key, parent_task_id, spawned_at)
     values (v_new_task_id, v_task.queue_name, v_task.task_name, v_task.params, v_task.headers, v_task.retry_strategy,
-      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_task.parent_task_id, v_now);
+      coalesce(v_max_attempts, v_task.max_attempts), v_task.max_delay, v_task.max_duration, v_task.priority, v_key, v_task.parent_task_id, v_now);
     insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
     values (v_new_run_id, v_new_task_id, v_task.queue_name, 'pending', 1, v_task.priority, v_now,
-      v_now + make_interval(secs => v_task.max_delay), v_task.max_duration);
+      v_now + absurd.stored_seconds(v_task.max_delay), v_task.max_duration);
     perform absurd.notify_queues(array[p_queue_name]);
     return query select v_new_task_id, v_new_run_id, 1, true;
     return;
@@ -1907,6 +2139,224 @@ begin
   return query select p_task_id, v_new_run_id, v_task.attempt + 1, false;
 end $$;
 
+-- What is wrong with the idempotency key of a copy, or null.
+create or replace function absurd.copy_key_error(p_key jsonb) returns text
+language sql immutable as $$
+  select case jsonb_typeof(p_key)
+    when 'null' then null
+    when 'string' then absurd.name_error('idempotency key', p_key #>> '{}')
+    else case when p_key is not null then format('idempotency_key must be a string, not %s', left(p_key::text, 100)) end
+  end
+$$;
+
+-- functions/fork.sql
+
+-- Starts a copy of a task from one of its steps: a new task with the same params and with the checkpoints that stand before that step, in
+-- one transaction. What the step and those after it do is done once more, by present code; the task itself stays as it is, whatever
+-- its state. A step is named as show_task() shows it; a wait that the task sleeps in may be named too.
+-- Options: max_attempts (default: the task's); task_id and run_id of the copy, for callers who may have to ask again because the answer
+-- was lost: a copy that is there already is reported, and created is false; or idempotency_key of the copy, to the same end.
+-- Locks: the queue, shared (against drop_queue); the row of the task, against its clean-up alone: it may go on meanwhile.
+create or replace function absurd.fork_task(p_queue_name text, p_task_id uuid, p_step_name text, p_options jsonb default '{}')
+returns table (task_id uuid, run_id uuid, attempt integer, created boolean)
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+  v_task absurd.tasks;
+  v_step record;
+  v_new_task_id uuid;
+  v_new_run_id uuid;
+  v_key text := p_options ->> 'idempotency_key';
+  v_owner record;
+  v_problem text := absurd.fork_options_error(p_options);
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
+  select * into v_task from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name for key share;
+  if not found then
+    raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
+  end if;
+  select s.place, s.since into v_step from absurd.find_step(p_task_id, p_step_name) s;
+  if not found then
+    raise exception 'task % has no step "%"', p_task_id, left(coalesce(p_step_name, ''), 200)
+      using errcode = 'AB012', hint = 'Steps that it has taken: absurdctl show-task, or absurd.show_task(). A task that has failed '
+        'goes on from its last step with retry_task().';
+  end if;
+  v_problem := absurd.open_token_error(p_task_id, v_step.place, v_step.since);
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012', hint = 'Fork from the step in which the token is made, or from one before it.';
+  end if;
+  v_new_task_id := coalesce((p_options ->> 'task_id')::uuid, absurd.make_id());
+  v_new_run_id := coalesce((p_options ->> 'run_id')::uuid, absurd.make_id());
+  if v_key is not null then
+    select c.owners[1] as task_id, c.run_ids[1] as run_id, c.attempts[1] as attempt into v_owner
+    from absurd.claim_idempotency_keys(array[p_queue_name], array[v_key], array[v_new_task_id], array[v_new_run_id], array[true]) c;
+    if v_owner.task_id <> v_new_task_id then
+      return query select v_owner.task_id, v_owner.run_id, v_owner.attempt, false;
+      return;
+    end if;
+  end if;
+  insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+    priority, idempotency_key, parent_task_id, spawned_at)
+  values (v_new_task_id, v_task.queue_name, v_task.task_name, v_task.params, absurd.forked_headers(v_task.headers, v_task.task_name, p_task_id, p_step_name),
+    v_task.retry_strategy, coalesce((p_options ->> 'max_attempts')::numeric::integer, v_task.max_attempts), v_task.max_delay,
+    v_task.max_duration, v_task.priority, v_key, v_task.parent_task_id, v_now)
+  on conflict (task_id) do nothing;
+  if not found then
+    return query select f.task_id, f.run_id, f.attempt, false from absurd.find_fork(v_new_task_id, p_task_id, p_step_name) f;
+    return;
+  end if;
+  -- As they are: who recorded them and when is the task's, whose effects they are.
+  insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
+  select v_new_task_id, c.step_name, c.position, c.kind, c.state, c.event_seq, c.owner_run_id, c.completed_at
+  from absurd.checkpoints c
+  where c.task_id = p_task_id and (c.position, c.completed_at) < (v_step.place, v_step.since);
+  -- The epoch: a claim looks for checkpoints from the second one on only.
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, epoch, deadline_at, allowance)
+  values (v_new_run_id, v_new_task_id, v_task.queue_name, 'pending', 1, v_task.priority, v_now, 1,
+    v_now + absurd.stored_seconds(v_task.max_delay), v_task.max_duration);
+  perform absurd.notify_queues(array[p_queue_name]);
+  return query select v_new_task_id, v_new_run_id, 1, true;
+end $$;
+
+-- What is wrong with the options of a fork, or null.
+create or replace function absurd.fork_options_error(p_options jsonb) returns text
+language sql immutable as $$
+  select coalesce(
+    absurd.object_error('options', p_options, array['max_attempts', 'task_id', 'run_id', 'idempotency_key']),
+    absurd.copy_key_error(p_options -> 'idempotency_key'),
+    absurd.number_error('max_attempts', p_options -> 'max_attempts', 1, 1000000, true),
+    (select format('%s must be a UUID, not %s', u.name, left((p_options -> u.name)::text, 100))
+     from (values ('task_id'), ('run_id')) as u(name)
+     where jsonb_typeof(p_options -> u.name) <> 'null'
+       and coalesce(p_options ->> u.name, '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+     limit 1))
+$$;
+
+-- The place of a step in its task: one that is recorded, or one in which the task waits.
+create or replace function absurd.find_step(p_task_id uuid, p_step_name text) returns table (place integer, since timestamptz)
+language sql stable as $$
+  select s.place, s.since
+  from (
+    select 1 as part, c.position as place, c.completed_at as since
+    from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name
+    union all
+    select 2, w.position, w.created_at
+    from absurd.runs r
+    join absurd.waits w on w.run_id = r.run_id
+    where r.task_id = p_task_id and w.step_name = p_step_name
+  ) s
+  order by s.part, s.place
+  limit 1
+$$;
+
+-- Why a copy would wait for a token for ever, or null: only the task that made a token is told of its answer.
+create or replace function absurd.open_token_error(p_task_id uuid, p_place integer, p_since timestamptz) returns text
+language sql stable as $$
+  select format('token "%s" was made in step "%s", before the one to fork from, and nobody has answered it: its answer goes to task %s alone',
+    k.token_name, c.step_name, p_task_id)
+  from absurd.tokens k
+  join absurd.checkpoints c on c.task_id = k.task_id and starts_with(c.step_name, '$token:') and strpos(c.state::text, k.token_id::text) > 0
+  where k.task_id = p_task_id and k.used_at is null and (k.expires_at is null or k.expires_at > absurd.current_time())
+    and (c.position, c.completed_at) < (p_place, p_since)
+    and not exists (
+      select from absurd.checkpoints a
+      where a.task_id = k.task_id and starts_with(a.step_name, '$await_token:' || k.token_id) and (a.position, a.completed_at) < (p_place, p_since))
+  order by k.token_id
+  limit 1
+$$;
+
+-- The headers of a copy: those of the task, whose handler reads them again, with the origin added to its source.
+create or replace function absurd.forked_headers(p_headers json, p_task_name text, p_task_id uuid, p_step_name text) returns json
+language sql stable as $$
+  select case
+    when jsonb_typeof(coalesce(h.headers, '{}')) <> 'object' or h.headers ? '$unreadable' then p_headers
+    else (coalesce(h.headers, '{}') || jsonb_build_object('absurd-source',
+      case when jsonb_typeof(h.headers -> 'absurd-source') = 'object' then h.headers -> 'absurd-source'
+        else jsonb_build_object('kind', 'fork', 'name', p_task_name) end
+      || jsonb_build_object('forked_from', jsonb_build_object('task_id', p_task_id, 'step', p_step_name))))::json
+  end
+  from (select case when json_typeof(p_headers) <> 'null' then absurd.readable_jsonb(p_headers) end as headers) h
+$$;
+
+-- A copy that an earlier call has made, whose answer was lost. Anything else that has its id is not the caller's.
+create or replace function absurd.find_fork(p_new_task_id uuid, p_task_id uuid, p_step_name text)
+returns table (task_id uuid, run_id uuid, attempt integer)
+language plpgsql stable as $$
+#variable_conflict use_column
+begin
+  return query
+    select t.task_id, coalesce(r.run_id, t.run_id), coalesce(r.attempt, t.attempt)
+    from absurd.tasks t
+    left join absurd.runs r on r.task_id = t.task_id
+    where t.task_id = p_new_task_id
+      and absurd.readable_jsonb(t.headers) #> '{absurd-source,forked_from}' = jsonb_build_object('task_id', p_task_id, 'step', p_step_name);
+  if not found then
+    raise exception 'task_id % is that of another task', p_new_task_id using errcode = 'AB012';
+  end if;
+end $$;
+
+-- functions/run_now.sql
+
+-- Makes the time of a sleeping task now: a delay, a sleep or the pause before its next attempt is over, and a wait with a timeout has
+-- timed out, for good, as if that moment had come. A task that sleeps without a time is refused: it has to get what it waits for.
+create or replace function absurd.run_task_now(p_queue_name text, p_task_id uuid) returns void
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := absurd.current_time();
+  v_run absurd.runs;
+  v_outcome text;
+  v_looks integer := 0;
+begin
+  perform absurd.require_read_committed('run_task_now');
+  -- Again until it holds: while we waited for the row, the attempt may have ended and another one begun.
+  loop
+    select * into v_run from absurd.runs r where r.task_id = p_task_id and r.queue_name = p_queue_name for update;
+    exit when found;
+    select t.outcome into v_outcome from absurd.tasks t where t.task_id = p_task_id and t.queue_name = p_queue_name;
+    if not found then
+      raise exception 'queue "%" has no task %', p_queue_name, p_task_id using errcode = 'AB011';
+    elsif v_outcome is not null then
+      raise exception 'task % is %: only a sleeping task can be run now', p_task_id, v_outcome
+        using errcode = 'AB012', hint = 'retry_task() gives a failed or cancelled task another attempt.';
+    end if;
+    v_looks := v_looks + 1;
+    perform absurd.limit_looks(p_task_id, v_looks);
+  end loop;
+  if v_run.state = 'running' then
+    raise exception 'task % is running already', p_task_id using errcode = 'AB012';
+  elsif v_run.state = 'pending' then
+    raise exception 'task % is ready already: it waits for a worker', p_task_id using errcode = 'AB012';
+  elsif v_run.available_at is null then
+    raise exception 'task % has no time to move: it waits for %', p_task_id, coalesce(absurd.awaited_words(v_run.run_id), 'nothing that is known')
+      using errcode = 'AB012', hint = 'Emit the event, answer the token, or cancel the task.';
+  end if;
+  update absurd.runs r set available_at = least(r.available_at, v_now) where r.run_id = v_run.run_id;
+  perform absurd.end_waits(array[v_run.run_id], v_now);
+  perform absurd.notify_queues(array[p_queue_name]);
+end $$;
+
+-- What a sleeping run waits for, in words; null: for a time alone.
+create or replace function absurd.awaited_words(p_run_id uuid) returns text
+language sql stable as $$
+  select string_agg(w.words, ', ' order by w.wait_id)
+  from (
+    select w.wait_id, case w.kind when 'event' then format('event "%s"', left(w.event_name, 200)) when 'task' then 'task ' || w.awaited_task_id
+      else 'the answer to a token' end as words
+    from absurd.waits w
+    where w.run_id = p_run_id and w.kind in ('event', 'task', 'token')
+    order by w.wait_id
+    limit 5
+  ) w
+$$;
+
 -- functions/triggers.sql
 
 -- What is wrong with a trigger, or null: nothing is stored that a later poll would stumble over.
@@ -1923,6 +2373,7 @@ language sql stable as $$
       format('poll_timeout must be between 0.1 and 86400 seconds, not %s', coalesce(p_poll_timeout::text, 'null')) end,
     case when p_headers is not null and json_typeof(p_headers) <> 'object' then
       format('headers must be an object, not %s', left(p_headers::text, 100)) end,
+    absurd.kept_headers_error(p_headers),
     absurd.object_error('options', p_options, array['retry_strategy', 'max_attempts', 'cancellation', 'priority']),
     (absurd.read_spawn_options(p_options)).error)
 $$;
@@ -2080,7 +2531,7 @@ begin
 end $$;
 
 -- Ends a poll: spawns what it fired and keeps what it remembers, in one transaction, or notes its error; says when the next one is due.
--- status: ok; disabled (by people, meanwhile: nothing is fired or kept); refused (a fire was; it counts as an error); lost (another
+-- status: ok; disabled (by people, meanwhile: nothing is fired or kept); refused (a fire was, or the state is too large; it counts as an error); lost (another
 -- process has the trigger, or it is gone: nothing changes). fires: per fire fired, skipped, disabled or lost; repeated after a lost answer it
 -- says the same. Locks: the queue's advisory lock, shared; the trigger's row; then what spawn_one takes.
 create or replace function absurd.settle_trigger_poll(
@@ -2119,8 +2570,9 @@ begin
     v_fires := array_fill('disabled'::text, array[cardinality(p_task_ids)]);
   elsif v_error is null then
     begin
+      perform absurd.require_size(v_trigger.queue_name, format('the state of trigger "%s"', v_trigger.trigger_name), p_state);
       v_fires := absurd.fire_trigger(v_trigger, v_now, p_contexts, p_hashes, p_task_ids, p_run_ids);
-    exception when sqlstate 'AB012' then
+    exception when sqlstate 'AB012' or sqlstate 'AB013' then
       v_status := 'refused';
       v_error := sqlerrm;
     end;
@@ -2129,16 +2581,16 @@ begin
   set poll_id = null,
     state = case when v_status = 'ok' and v_error is null then coalesce(p_state, t.state) else t.state end,
     last_fire_at = case when 'fired' = any (v_fires) then v_now else t.last_fire_at end,
-    failures = case when v_error is not null then t.failures + 1 else 0 end,
+    failures = case when v_error is not null then least(t.failures, 2147483646) + 1 else 0 end,
     last_error = v_error,
     last_error_at = case when v_error is not null then v_now else t.last_error_at end,
     next_poll_at = p.at,
     lease_expires_at = p.at + absurd.trigger_lease()
   from (
-    select case when v_error is null then greatest(v_trigger.last_poll_at + make_interval(secs => v_trigger.poll_interval), v_now)
+    select case when v_error is null then greatest(least(v_trigger.last_poll_at, v_now) + absurd.stored_seconds(v_trigger.poll_interval), v_now)
       -- the interval doubled with each failure in a row, up to five minutes; a longer interval stays
-      else v_now + make_interval(secs => greatest(v_trigger.poll_interval,
-        least(v_trigger.poll_interval * 2 ^ least(v_trigger.failures + 1, 30), 300))) end as at) p
+      else v_now + absurd.stored_seconds(greatest(v_trigger.poll_interval,
+        least(least(v_trigger.poll_interval, 300) * 2 ^ least(greatest(v_trigger.failures, 0) + 1, 30), 300))) end as at) p
   where t.trigger_name = p_trigger_name;
   return query
   select v_status, v_fires, extract(epoch from t.next_poll_at - v_now)::double precision, v_error
@@ -2284,7 +2736,7 @@ as $$
 begin
   perform absurd.require_queue(p_queue_name);
   return (select count(*)::integer from (
-    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit p_limit) c);
+    select from absurd.runs r where r.queue_name = p_queue_name and r.state = 'pending' limit greatest(p_limit, 0)) c);
 end $$;
 
 -- functions/deliver.sql
@@ -2314,12 +2766,13 @@ begin
   ), recorded as (
     insert into absurd.checkpoints (task_id, step_name, position, kind, state, event_seq, owner_run_id, completed_at)
     select g.task_id, g.step_name, g.position, p_kind, coalesce(g.state, 'null'), g.event_seq, g.run_id, v_now from gone g
+    where g.task_id is not null and g.step_name is not null
     on conflict (task_id, step_name) do nothing
   ), counted as (
     select g.run_id, count(*)::integer as n, min(g.event_name) as event_name from gone g group by g.run_id
   ), changed as (
     update absurd.runs r
-    set waits_left = greatest(r.waits_left - c.n, 0),
+    set waits_left = greatest(r.waits_left, c.n) - c.n,
       state = case when r.waits_left <= c.n then 'pending' else r.state end,
       available_at = case when r.waits_left <= c.n then v_now else r.available_at end,
       wake_event = c.event_name
@@ -2349,7 +2802,7 @@ begin
       and exists (select from absurd.tasks t where t.task_id = w.awaited_task_id and t.outcome is not null)
     returning w.detail, w.awaited_task_id
   )
-  select count(pg_notify(t.detail, t.awaited_task_id::text)) into v_told from told t;
+  select count(pg_notify(t.detail, t.awaited_task_id::text)) filter (where octet_length(t.detail) between 1 and 63) into v_told from told t;
   perform absurd.deliver_arrivals(array_agg(w.wait_id), 'task', array_agg(absurd.task_outcome(w.awaited_task_id)))
   from absurd.waits w
   join absurd.tasks t on t.task_id = w.awaited_task_id
@@ -2434,7 +2887,7 @@ declare
 begin
   if v_problem is null then
     v_options := v_given - array['config', 'target_queue'];
-    v_problem := (absurd.read_spawn_options(v_options)).error;
+    v_problem := coalesce((absurd.read_spawn_options(v_options)).error, absurd.kept_headers_error((v_options -> 'headers')::json));
   end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
@@ -2442,7 +2895,7 @@ begin
   v_target := v_given ->> 'target_queue';
   v_config := coalesce(p_config, (v_given -> 'config')::json);
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));
-  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_queue(p_queue_name), absurd.confirm_queue(p_queue_name);
   if v_target is not null then
     perform absurd.require_queue(v_target);
   end if;
@@ -2464,7 +2917,8 @@ begin
     returning s.*;
 end $$;
 
--- The same for SQL callers: the number of the subscription.
+-- Has a task started for each event from now on whose name is the pattern, or begins with it if it ends in *. The same again changes
+-- nothing, other options replace the former. Returns the number of the subscription.
 -- Options: config (any JSON), target_queue, headers, retry_strategy, max_attempts, cancellation, priority, delay.
 create or replace function absurd.subscribe(p_queue_name text, p_pattern text, p_task_name text, p_options jsonb default '{}') returns bigint
 language sql volatile as $$
@@ -2499,12 +2953,13 @@ language sql stable as $$
   order by s.subscription_id
 $$;
 
--- All patterns that fit an event: its name, and each beginning of it with a "*" behind; none of them twice.
+-- All patterns that fit an event: its name, and each beginning of it with a "*" behind; none of them twice. However long the name is:
+-- a pattern has 1,000 bytes at most, its "*" among them.
 create or replace function absurd.fitting_patterns(p_event_name text) returns setof text
 language sql immutable parallel safe as $$
   select p_event_name where right(p_event_name, 1) <> '*'
   union all
-  select left(p_event_name, n) || '*' from generate_series(0, length(p_event_name)) as n
+  select left(p_event_name, n) || '*' from generate_series(0, least(length(p_event_name), 999)) as n
 $$;
 
 -- Who subscribes to an event, in no order: one probe of the index for each pattern that fits, however many subscriptions there are.
@@ -2565,6 +3020,8 @@ begin
       select s.subscription_id, div(sum(16384 + coalesce(octet_length(p_event.payload::text), 0) + coalesce(octet_length(s.config::text), 0))
         over (order by s.subscription_id), 16777216) as piece
       from absurd.find_subscribers(p_event.queue_name, p_event.event_name, p_event.seq) s
+      -- A row marked undelivered by hand starts nothing a second time, and does not stop the sweep.
+      where not exists (select from absurd.event_tasks t where t.seq = p_event.seq and t.subscription_id = s.subscription_id)
     ) m
     group by m.piece
     order by m.piece
@@ -2655,12 +3112,16 @@ begin
   if v_problem is null and jsonb_typeof(p_source) <> 'object' then
     v_problem := format('source must be an object, not %s', left(p_source::text, 100));
   end if;
+  -- A quarter of what headers may have, which it becomes part of.
+  if v_problem is null and octet_length(p_source::text) > 16384 then
+    v_problem := format('source has %s bytes; 16384 are allowed', octet_length(p_source::text));
+  end if;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'AB012';
   end if;
   perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name)),
     pg_advisory_xact_lock_shared(absurd.subscriptions_lock_key(p_queue_name));
-  perform absurd.require_queue(p_queue_name);
+  perform absurd.require_queue(p_queue_name), absurd.confirm_queue(p_queue_name);
   perform absurd.require_size(p_queue_name, format('payload of event "%s"', p_event_name), p_payload);
   if exists (select from absurd.subscriptions s where s.queue_name = p_queue_name) then
     perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(t.q)) from absurd.target_queues(p_queue_name, p_event_name) as t(q);
@@ -2731,22 +3192,27 @@ begin
     order by t.subscription_id;
 end $$;
 
--- Hands the events of a name whose emit could not see the waits of others to those waits, in order. The caller holds the locks of an emit.
-create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text) returns void
+-- Hands the events of a name whose emit could not see the waits of others to those waits, in order; how many. The caller holds the
+-- locks of an emit, so that nobody else delivers them. A row of theirs that somebody has locked is waited for: what comes after it
+-- may not come first.
+create or replace function absurd.deliver_undelivered(p_queue_name text, p_event_name text, p_limit integer default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_seq bigint;
+  v_count integer := 0;
 begin
   for v_seq in
     select e.seq from absurd.events e
     where not e.delivered and e.queue_name = p_queue_name and e.event_name = p_event_name
-    order by e.seq for update skip locked
+    order by e.seq limit p_limit for update
   loop
     perform absurd.deliver_event(v_seq);
     update absurd.events e set delivered = true where e.seq = v_seq;
+    v_count := v_count + 1;
   end loop;
+  return v_count;
 end $$;
 
 -- Hands an event to its subscribers and to the waits registered for its name. The caller holds the locks of an emit.
@@ -2777,10 +3243,11 @@ end $$;
 
 -- Emits events from running tasks, each with its checkpoint: exactly once, however often it is repeated.
 -- One status per item: ok, lost, cancelled; busy: somebody is deciding on that name, ask again; no_queue, invalid, too_large.
+-- p_traces: what the source of each event says of its trace, {"traceparent": …}.
 -- It never waits for the locks of an emit, so an emit in a long transaction elsewhere holds up nobody but its namesakes.
 create or replace function absurd.emit_events(
   p_task_ids uuid[], p_run_ids uuid[], p_epochs integer[], p_step_names text[], p_positions integer[],
-  p_queue_names text[], p_event_names text[], p_payloads json[])
+  p_queue_names text[], p_event_names text[], p_payloads json[], p_traces jsonb[] default null)
 returns text[]
 language plpgsql volatile as $$
 declare
@@ -2803,7 +3270,7 @@ begin
       insert into absurd.checkpoints (task_id, step_name, position, state, event_seq, owner_run_id, completed_at)
       values (p_task_ids[i], p_step_names[i], p_positions[i], 'null',
         absurd.append_event(p_queue_names[i], p_event_names[i], p_payloads[i],
-          p_source => jsonb_build_object('kind', 'task', 'name', p_task_ids[i])), p_run_ids[i], absurd.current_time());
+          p_source => coalesce(p_traces[i], '{}') || jsonb_build_object('kind', 'task', 'name', p_task_ids[i])), p_run_ids[i], absurd.current_time());
     end if;
   end loop;
   return v_status;
@@ -2812,14 +3279,20 @@ end $$;
 -- functions/results.sql
 
 -- State, result and failure of a task, as text that keeps the order of keys. No row: no such task.
+-- PL/pgSQL, which keeps its plan: a function in SQL that runs as its owner is not inlined, and planned anew at each call.
 create or replace function absurd.read_result(p_task_id uuid) returns table (state text, result text, failure text)
-language sql stable as $$
-  select coalesce(t.outcome, r.state, 'pending'), t.result::text, a.failure::text
-  from absurd.tasks t
-  left join absurd.runs r on r.task_id = t.task_id
-  left join absurd.attempts a on a.run_id = t.run_id
-  where t.task_id = p_task_id
-$$;
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select coalesce(t.outcome, r.state, 'pending'), t.result::text, a.failure::text
+    from absurd.tasks t
+    left join absurd.runs r on r.task_id = t.task_id
+    left join absurd.attempts a on a.run_id = t.run_id
+    where t.task_id = p_task_id;
+end $$;
 
 -- Asks for a notification on a channel (payload: the task id) when a task ends. If it has ended already it says how and asks nothing.
 -- The share lock makes it decide against an end that is being committed: whoever is second sees the other.
@@ -2843,16 +3316,19 @@ begin
     delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;
     insert into absurd.waits (kind, queue_name, awaited_task_id, detail, created_at, expires_at)
     values ('client', v_task.queue_name, p_task_id, p_channel, absurd.current_time(),
-      absurd.current_time() + make_interval(secs => p_seconds));
+      absurd.current_time() + make_interval(secs => least(greatest(p_seconds, 0), 315360000)));
   end if;
   return query select * from absurd.read_result(p_task_id);
 end $$;
 
 -- Takes that back.
 create or replace function absurd.unwatch_task(p_task_id uuid, p_channel text) returns void
-language sql volatile as $$
-  delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel
-$$;
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+  delete from absurd.waits w where w.awaited_task_id = p_task_id and w.kind = 'client' and w.detail = p_channel;
+end $$;
 
 -- functions/schedules.sql
 
@@ -2863,11 +3339,11 @@ language sql immutable parallel safe as $$
     when length(p_cron) > 500 then format('cron "%s…" has %s characters; the limit is 500', left(p_cron, 40), length(p_cron))
     when btrim(p_cron) ~* '^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$' then null
     when btrim(p_cron) ~ '^@' then format('cron "%s" is not known; known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually', left(p_cron, 100))
-    when cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) not in (5, 6) then
+    when cardinality(regexp_split_to_array(btrim(p_cron), E'\\s+')) not in (5, 6) then
       format('cron "%s" has %s field(s); it takes 5 (minute hour day month weekday), or 6 with seconds first', left(p_cron, 100),
-        case when btrim(p_cron) = '' then 0 else cardinality(regexp_split_to_array(btrim(p_cron), '\s+')) end)
-    when p_cron !~* '^[0-9a-z*/,\s-]+$' then
-      format('cron "%s" holds "%s"; fields take numbers, names, and * / , -', left(p_cron, 100), substring(p_cron from '[^0-9A-Za-z*/,\s-]'))
+        case when btrim(p_cron) = '' then 0 else cardinality(regexp_split_to_array(btrim(p_cron), E'\\s+')) end)
+    when p_cron !~* E'^[0-9a-z*/,\\s-]+$' then
+      format('cron "%s" holds "%s"; fields take numbers, names, and * / , -', left(p_cron, 100), substring(p_cron from E'[^0-9A-Za-z*/,\\s-]'))
   end
 $$;
 
@@ -2876,7 +3352,8 @@ create or replace function absurd.schedule_options_error(p_options jsonb) return
 language sql stable as $$
   select coalesce(
     absurd.object_error('options', p_options, array['headers', 'retry_strategy', 'max_attempts', 'cancellation', 'priority', 'delay']),
-    (absurd.read_spawn_options(p_options)).error)
+    (absurd.read_spawn_options(p_options)).error,
+    absurd.kept_headers_error((p_options -> 'headers')::json))
 $$;
 
 -- What is wrong with the definition of a schedule, or null.
@@ -3384,8 +3861,8 @@ begin
 end $$;
 
 -- Runs a schedule now, out of its turn, whatever its slots, pause and overlap say. One row per task that it spawned; for an event one
--- per subscriber, without a task if there is none.
-create or replace function absurd.trigger_schedule(p_schedule_name text)
+-- per subscriber, without a task if there is none. p_idempotency_key: of what it makes; whoever calls with it again is told of that.
+create or replace function absurd.trigger_schedule(p_schedule_name text, p_idempotency_key text default null)
 returns table (task_id uuid, run_id uuid, event_seq bigint)
 language plpgsql volatile as $$
 #variable_conflict use_column
@@ -3395,15 +3872,17 @@ declare
   v_item record;
 begin
   perform absurd.require_schedule(v, p_schedule_name);
-  for v_item in select * from absurd.run_schedule(v, v_now, null) loop
+  for v_item in select * from absurd.run_schedule(v, v_now, p_idempotency_key) loop
     if v_item.problem is not null then
       raise exception 'schedule "%": %', p_schedule_name, v_item.problem using errcode = 'AB012';
     end if;
-    update absurd.schedules s
-    set last_fired_at = v_now, last_task_id = coalesce(v_item.task_id, s.last_task_id),
-      active_task_ids = case when s.overlap = 'skip' and v_item.task_id is not null then s.active_task_ids || v_item.task_id
-        else s.active_task_ids end
-    where s.schedule_name = p_schedule_name;
+    if v_item.created is not false then
+      update absurd.schedules s
+      set last_fired_at = v_now, last_task_id = coalesce(v_item.task_id, s.last_task_id),
+        active_task_ids = case when s.overlap = 'skip' and v_item.task_id is not null then s.active_task_ids || v_item.task_id
+          else s.active_task_ids end
+      where s.schedule_name = p_schedule_name;
+    end if;
     return query select v_item.task_id, v_item.run_id, v_item.event_seq;
   end loop;
 end $$;
@@ -3500,6 +3979,32 @@ language sql immutable parallel safe as $$
   select sha256(convert_to(p_secret, 'UTF8'))
 $$;
 
+-- A text as those may read it who see everything and may answer nothing: secrets of tokens are stars in it, wherever they stand: the
+-- step that made the token, the params of the task that mails its link, an event. A secret is the 64 digits of two UUIDs of version 4,
+-- known by their hash. Other digits may stand right beside it, so each 64 in a row that have the bits of such UUIDs are looked at.
+create or replace function absurd.hide_secrets(p_text text) returns text
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+  v_text text := p_text;
+  v_secret text;
+begin
+  for v_secret in
+    select convert_from(substring(d.digits from o.place + 1 for 64), 'UTF8')
+    -- Not {64}: PostgreSQL takes ten times as long for each match of a pattern with so many states.
+    from (select distinct convert_to(m.found[1], 'UTF8') as digits from regexp_matches(p_text, '[0-9a-f]{12}[0-9a-f]*', 'g') as m(found)) d
+    cross join generate_series(0, length(d.digits) - 64) as o(place)
+    join absurd.tokens k on k.secret_hash = sha256(substring(d.digits from o.place + 1 for 64))
+    -- '4' and one of '89ab'
+    where get_byte(d.digits, o.place + 12) = 52 and get_byte(d.digits, o.place + 44) = 52
+      and get_byte(d.digits, o.place + 16) in (56, 57, 97, 98) and get_byte(d.digits, o.place + 48) in (56, 57, 97, 98)
+  loop
+    v_text := replace(v_text, v_secret, '***');
+  end loop;
+  return v_text;
+end $$;
+
 -- Whether a token may still be used: open, used, expired, ended (its task has); null if there is no such token.
 -- A wait that was told of the expiry has the last word over the clock, which a failover may have put back.
 create or replace function absurd.token_status(p_token_id uuid) returns text
@@ -3573,14 +4078,21 @@ end $$;
 
 -- What time does to live rows, in bounded pieces and off the claim path: expired leases, deadlines, dead workers, events that an
 -- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
-create or replace function absurd.sweep(p_limit integer default 200)
+-- p_settling: the database may have been away. Whoever could not renew anything meanwhile has time to come back, and only deadlines and
+-- events are looked after.
+create or replace function absurd.sweep(p_limit integer default 200, p_settling boolean default false)
 returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
 begin
+  p_limit := greatest(coalesce(p_limit, 200), 0);
   if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
     return query select 0, 0, 0, 0;
+    return;
+  end if;
+  if p_settling then
+    return query select 0, absurd.expire_deadlines(p_limit), 0, absurd.deliver_late(p_limit);
     return;
   end if;
   delete from absurd.waits w where w.wait_id in (
@@ -3663,23 +4175,31 @@ begin
   return 0;
 end $$;
 
--- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above).
+-- Delivers events whose emit could not see the waits of others (REPEATABLE READ and above), name by name, and those of one name in
+-- their order. A name for which somebody holds a row for long is left to a later call: neither the sweep nor a claim waits for it.
 create or replace function absurd.deliver_late(p_limit integer default 200) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set lock_timeout = '200ms'
 as $$
 declare
-  v_event record;
+  v_name record;
   v_count integer := 0;
 begin
-  for v_event in
-    select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit for update skip locked
+  for v_name in
+    select f.queue_name, f.event_name, count(*)::integer as n
+    from (select e.seq, e.queue_name, e.event_name from absurd.events e where not e.delivered order by e.seq limit p_limit) f
+    group by f.queue_name, f.event_name
+    order by min(f.seq)
   loop
-    if absurd.try_lock_emit(v_event.queue_name, v_event.event_name) then
-      perform absurd.deliver_event(v_event.seq);
-      update absurd.events e set delivered = true where e.seq = v_event.seq;
-      v_count := v_count + 1;
-    end if;
+    begin
+      -- The name first: whoever had its events without it could not be passed by an emit, which has to deliver them before its own.
+      if absurd.try_lock_emit(v_name.queue_name, v_name.event_name) then
+        v_count := v_count + absurd.deliver_undelivered(v_name.queue_name, v_name.event_name, v_name.n);
+      end if;
+    exception when lock_not_available then
+      perform set_config('lock_timeout', '10ms', true);
+    end;
   end loop;
   return v_count;
 end $$;
@@ -3728,6 +4248,20 @@ language sql volatile as $$
   delete from absurd.workers w where w.worker_id = p_worker_id
 $$;
 
+-- Whether there are workers that have not been back since the database was away: it was restarted, it crashed, or a standby was promoted.
+-- A worker renews its leases before it says that it lives, so that whoever has said so since is not among them.
+create or replace function absurd.workers_may_return(p_worker_id text) returns boolean
+language sql volatile as $$
+  select exists (
+    select from absurd.workers w
+    where w.worker_id <> p_worker_id
+      -- A crash of one process restarts all but the postmaster, which forgets its statistics then. A promoted standby keeps the time of
+      -- the last commit that its primary sent.
+      and w.heartbeat_at < greatest(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time(), pg_last_xact_replay_timestamp())
+      -- A clock that a test has moved is not the server's.
+      and absurd.current_time() between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 minute')
+$$;
+
 -- Finds workers whose session has been gone for three seconds (a reconnect takes less) and ends the attempts they held;
 -- forgets rows without a heartbeat. Returns how many attempts were ended.
 create or replace function absurd.reap_workers(p_limit integer default 200) returns integer
@@ -3768,7 +4302,8 @@ begin
       from unnest(v_run_ids) with ordinality as u(run_id, ord) join absurd.runs r on r.run_id = u.run_id order by u.ord));
   end if;
   delete from absurd.workers w
-  where (w.missing_since < v_now - interval '3 seconds' or w.heartbeat_at < v_now - make_interval(secs => greatest(2 * w.lease_seconds, 60)))
+  where (w.missing_since < v_now - interval '3 seconds'
+      or w.heartbeat_at < v_now - absurd.stored_seconds(greatest(2 * least(greatest(w.lease_seconds, 0), 315360000), 60)))
     and not exists (select from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null);
   return v_ended;
 end $$;
@@ -3784,7 +4319,8 @@ returns void
 language sql volatile as $$
   insert into absurd.listeners as l (listener_id, name, queue_name, hostname, pid, status, started_at, heartbeat_at, started_count,
     failures, last_error, last_error_at)
-  values (p_listener_id, left(p_name, 1000), p_queue_name, p_hostname, p_pid, p_status, absurd.current_time(), absurd.current_time(),
+  values (left(p_listener_id, 255), left(p_name, 1000), left(p_queue_name, 255), left(p_hostname, 255), p_pid, left(p_status, 20),
+    absurd.current_time(), absurd.current_time(),
     p_started_count, p_failures, left(p_last_error, 2000), case when p_last_error is not null then absurd.current_time() end)
   on conflict (listener_id) do update
   set status = excluded.status, heartbeat_at = excluded.heartbeat_at, started_count = excluded.started_count,
@@ -3795,7 +4331,7 @@ $$;
 -- Forgets a listener that ends.
 create or replace function absurd.unregister_listener(p_listener_id text) returns void
 language sql volatile as $$
-  delete from absurd.listeners l where l.listener_id = p_listener_id
+  delete from absurd.listeners l where l.listener_id = left(p_listener_id, 255)
 $$;
 
 -- Forgets listeners without a heartbeat for a day.
@@ -3805,7 +4341,7 @@ language sql volatile as $$
     select d.listener_id from absurd.listeners d where d.heartbeat_at < absurd.current_time() - interval '1 day' for update skip locked)
 $$;
 
--- Listeners, the oldest first. A status of dead: no heartbeat for a minute.
+-- Listeners, the oldest first, a thousand at most. A status of dead: no heartbeat for a minute.
 create or replace function absurd.list_listeners(p_name text default null)
 returns table (
   listener_id text, name text, queue_name text, hostname text, pid integer, status text, started_at timestamptz,
@@ -3817,6 +4353,7 @@ language sql stable as $$
   from absurd.listeners l
   where p_name is null or l.name = p_name
   order by l.started_at, l.listener_id
+  limit 1000
 $$;
 
 -- functions/policy.sql
@@ -3894,12 +4431,496 @@ begin
   where q.queue_name = p_queue_name;
 end $$;
 
+-- functions/queue_options.sql
+
+-- The options of a queue: what it keeps of what has ended, and for how long, and how large values may be.
+
+-- Creates a queue with options, as set_queue_options() takes them; one that exists stays as it is. Returns whether it was created.
+create or replace function absurd.make_queue(p_queue_name text, p_options jsonb default '{}') returns boolean
+language plpgsql volatile as $$
+begin
+  if exists (select from absurd.queues q where q.queue_name = p_queue_name) then
+    return false;
+  end if;
+  perform absurd.create_queue(p_queue_name, 'unpartitioned');
+  if p_options <> '{}' then
+    perform absurd.change_queue(p_queue_name, p_options);
+  end if;
+  return true;
+end $$;
+
+-- Changes options of a queue: what the object names, and nothing else. keep_completed, keep_failed, keep_cancelled: how long a task that
+-- ended so is kept; keep_events: an event, from when somebody took it. An interval or seconds, a minute at least; null: for ever.
+-- keep_count: how many ended tasks are kept at most; null: any number. max_payload_bytes: limit of params, results and payloads.
+create or replace function absurd.set_queue_options(p_queue_name text, p_options jsonb) returns void
+language sql volatile as $$
+  select absurd.change_queue(p_queue_name, p_options)
+$$;
+
+-- The same, for functions of other roles.
+create or replace function absurd.change_queue(p_queue_name text, p_options jsonb) returns void
+language plpgsql volatile as $$
+declare
+  v_problem text := coalesce(
+    case when p_options is null or jsonb_typeof(p_options) = 'null' then 'options must be an object, not null' end,
+    absurd.object_error('options', p_options,
+      array['keep_completed', 'keep_failed', 'keep_cancelled', 'keep_count', 'keep_events', 'max_payload_bytes']),
+    absurd.number_error('keep_count', p_options -> 'keep_count', 1, 10000000, true));
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'AB012';
+  end if;
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(p_queue_name));  -- against drop_queue
+  perform absurd.require_queue(p_queue_name);
+  if coalesce(p_options -> 'max_payload_bytes', 'null') <> 'null' then
+    perform absurd.set_queue_policy(p_queue_name, jsonb_build_object('max_payload_bytes', p_options -> 'max_payload_bytes'));
+  end if;
+  if p_options - 'max_payload_bytes' = '{}' then
+    return;
+  end if;
+  insert into absurd.retention (queue_name) values (p_queue_name) on conflict (queue_name) do nothing;
+  update absurd.retention r
+  set keep_completed = absurd.keep_option(p_options, 'keep_completed', r.keep_completed),
+    keep_failed = absurd.keep_option(p_options, 'keep_failed', r.keep_failed),
+    keep_cancelled = absurd.keep_option(p_options, 'keep_cancelled', r.keep_cancelled),
+    keep_events = absurd.keep_option(p_options, 'keep_events', r.keep_events),
+    keep_count = case when p_options ? 'keep_count' then (p_options ->> 'keep_count')::numeric::integer else r.keep_count end,
+    -- What was decided for the former settings is void, and the new ones hold at once.
+    after_task_name = null, after_task_id = null, beyond_task_id = null, counted_down_to = null, next_tasks_at = null, after_seq = null,
+    next_events_at = null
+  where r.queue_name = p_queue_name;
+end $$;
+
+-- One of the ages in options, in seconds, or what holds so far if they do not name it.
+create or replace function absurd.keep_option(p_options jsonb, p_name text, p_present double precision) returns double precision
+language plpgsql stable as $$
+declare
+  v_seconds double precision;
+begin
+  if not p_options ? p_name then
+    return p_present;
+  end if;
+  v_seconds := extract(epoch from absurd.read_policy_interval(p_options, p_name));
+  -- Whoever has just learned that a task ended may be about to ask for its result.
+  if v_seconds < 60 then
+    raise exception '% must be 60 seconds or more, not %', p_name, left((p_options -> p_name)::text, 100) using errcode = 'AB012';
+  end if;
+  return v_seconds;
+end $$;
+
+-- The options of all queues, or of one, and what clean-up has done there. Seconds; null: for ever, or no limit.
+create or replace function absurd.queue_options(p_queue_name text default null)
+returns table (
+  queue_name text, keep_completed double precision, keep_failed double precision, keep_cancelled double precision, keep_count integer,
+  keep_events double precision, max_payload_bytes integer, visited_at timestamptz, cleaned_at timestamptz, tasks_deleted bigint,
+  events_deleted bigint)
+language sql stable as $$
+  select q.queue_name, r.keep_completed, r.keep_failed, r.keep_cancelled, r.keep_count, r.keep_events, q.max_payload_bytes, r.visited_at,
+    r.cleaned_at, coalesce(r.tasks_deleted, 0), coalesce(r.events_deleted, 0)
+  from absurd.queues q
+  left join absurd.retention r on r.queue_name = q.queue_name
+  where p_queue_name is null or q.queue_name = p_queue_name
+  order by q.queue_name
+$$;
+
+-- functions/retention_walks.sql
+
+-- The walks that find what a queue need not keep.
+-- A walk goes through the tasks of a queue in order of name and id, through its events in order of the log. It remembers its place, so
+-- that no batch reads again what the ones before it have passed over: living tasks, failures that are kept, events nobody has taken.
+
+-- One step of counting what keep_count keeps: ended tasks, the newest first, one range of ids after another. When it has come so far,
+-- beyond_task_id is the oldest that is kept, or null if there are not so many, and counted_down_to is null. It reads twice p_rows tasks at
+-- most and a few of each task name; where names are very many more tasks, too, so that it does not read them for little.
+-- A range cannot be narrower than a 256th of a millisecond; of one that holds more, as many are counted as a step may read: too few.
+create or replace function absurd.count_kept(inout p_queue absurd.retention, p_rows integer, out read integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+  v_span bigint := least(greatest(coalesce(p_queue.count_span, 0), 0), 1::bigint << 54);
+  v_names text[];
+  v_most integer;
+  v_range record;
+begin
+  read := 0;
+  if p_queue.counted_down_to is null then
+    p_queue.counted := 0;
+    p_queue.beyond_task_id := null;
+    p_queue.counted_down_to := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  end if;
+  if p_queue.keep_count > 0 then
+    v_names := array(select n.task_name from absurd.task_names(p_queue.queue_name) n);
+    v_most := greatest(p_rows, 4 * cardinality(v_names));
+  else
+    p_queue.counted_down_to := null;
+  end if;
+  while p_queue.counted_down_to is not null and read <= v_most / 2 loop
+    v_range := absurd.ended_before(p_queue.queue_name, v_names, p_queue.counted_down_to, v_span, v_most);
+    read := read + v_range.read + 2 * cardinality(v_names);
+    if v_range.read > v_most and v_span > 0 then
+      v_span := v_span / 2;
+      continue;
+    elsif p_queue.counted::bigint + cardinality(v_range.task_ids) >= p_queue.keep_count then
+      p_queue.beyond_task_id := (v_range.task_ids)[p_queue.keep_count - p_queue.counted];
+      p_queue.counted_down_to := null;
+    else
+      p_queue.counted := p_queue.counted + cardinality(v_range.task_ids);
+      p_queue.counted_down_to := v_range.low;
+    end if;
+    v_span := case when v_range.read <= v_most / 2 then 2 * greatest(v_span, 1) else v_span end;
+  end loop;
+  p_queue.count_span := v_span;
+end $$;
+
+-- The ended tasks in a range of ids, the newest first: from the last task with one of the names before an id, as far back as p_span says,
+-- in 256ths of a millisecond. low: where the range begins, null when there is no task before. read: how many were read, p_most + 1 if
+-- there are more than p_most.
+create or replace function absurd.ended_before(
+  p_queue_name text, p_names text[], p_before uuid, p_span bigint, p_most integer, out task_ids uuid[], out low uuid, out read integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+declare
+  v_high uuid := absurd.last_before(p_queue_name, p_names, p_before);
+  -- Its first 60 bits: 48 of milliseconds, the version, and 8 of whatever follows
+  v_bits bigint := ('x' || left(replace(v_high::text, '-', ''), 15))::bit(60)::bigint;
+  v_name text;
+  v_task record;
+begin
+  task_ids := '{}'::uuid[];
+  read := 0;
+  if v_high is null then
+    return;
+  end if;
+  low := rpad(lpad(to_hex(greatest(v_bits - p_span, 0)), 15, '0'), 32, '0')::uuid;
+  foreach v_name in array p_names loop
+    for v_task in
+      select t.task_name, t.task_id, t.outcome from absurd.tasks t
+      where t.queue_name = p_queue_name and (t.task_name, t.task_id) >= (v_name, low)
+      order by t.queue_name, t.task_name, t.task_id limit p_most + 1 - read
+    loop
+      exit when v_task.task_name <> v_name or v_task.task_id > v_high;
+      read := read + 1;
+      if v_task.outcome is not null then
+        task_ids := task_ids || v_task.task_id;
+      end if;
+    end loop;
+    exit when read > p_most;
+  end loop;
+  task_ids := array(select u.task_id from unnest(task_ids) as u(task_id) order by u.task_id desc);
+end $$;
+
+-- The last id before another one among the tasks with one of the names.
+create or replace function absurd.last_before(p_queue_name text, p_names text[], p_before uuid) returns uuid
+language sql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+  select l.task_id
+  from unnest(p_names) as n(task_name)
+  -- Written so that only the index of names will do: by that of ids, a name that is seldom used would cost a walk over all tasks.
+  cross join lateral (
+    select t.task_name, t.task_id from absurd.tasks t
+    where t.queue_name = p_queue_name and (t.task_name, t.task_id) < (n.task_name, p_before)
+    order by t.queue_name desc, t.task_name desc, t.task_id desc limit 1) l
+  where l.task_name = n.task_name
+  order by l.task_id desc limit 1
+$$;
+
+-- Walks over tasks of a queue behind a place, and finds those that may go: that ended before the moment for their outcome, or that are
+-- too many (p_beyond) and ended before p_settled. It ends after p_rows tasks, or when those found and their steps are p_limit in all.
+-- Of each name it skips what is younger than all these moments. Ids are made by the clocks of clients: what one has spawned whose clock is
+-- more than five minutes fast may be found so much later. last_name is null when it has come to the end.
+create or replace function absurd.walk_tasks(
+  p_queue_name text, p_after_name text, p_after_id uuid, p_completed timestamptz, p_failed timestamptz, p_cancelled timestamptz,
+  p_beyond uuid, p_settled timestamptz, p_limit integer, p_rows integer,
+  out task_ids uuid[], out last_name text, out last_id uuid, out read integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+declare
+  v_latest timestamptz := greatest(p_completed, p_failed, p_cancelled);
+  -- Null while the clock is moved
+  v_young_id uuid := absurd.id_floor(v_latest + interval '5 minutes');
+  v_task record;
+  v_young integer := 0;
+  v_weight integer := 0;
+  v_skip boolean := true;
+begin
+  task_ids := '{}'::uuid[];
+  read := 0;
+  last_name := coalesce(p_after_name, '');
+  last_id := coalesce(p_after_id, '00000000-0000-0000-0000-000000000000');
+  while v_skip and read < p_rows loop
+    v_skip := false;
+    for v_task in
+      select t.task_name, t.task_id, t.spawned_at, t.outcome, t.finished_at
+      from absurd.tasks t
+      where t.queue_name = p_queue_name and (t.task_name, t.task_id) > (last_name, last_id)
+      order by t.queue_name, t.task_name, t.task_id
+      limit p_rows - read
+    loop
+      read := read + 1;
+      v_young := case when v_task.task_name <> last_name then 0 else v_young end;
+      last_name := v_task.task_name;
+      last_id := v_task.task_id;
+      if v_task.task_id < p_beyond and v_task.outcome is not null and v_task.finished_at <= p_settled
+          or v_task.finished_at <= (case v_task.outcome when 'completed' then p_completed when 'failed' then p_failed
+            when 'cancelled' then p_cancelled end) then
+        task_ids := task_ids || v_task.task_id;
+        v_weight := v_weight + 1
+          + (select count(*)::integer from (select from absurd.checkpoints c where c.task_id = v_task.task_id limit p_limit) s);
+        if v_weight >= p_limit then
+          return;
+        end if;
+      elsif v_task.spawned_at > v_latest is not false and v_task.task_id < greatest(p_beyond, v_young_id) is not true then
+        -- What was spawned after the latest moment has not ended before it. More than one, for clocks are not the same.
+        v_young := v_young + 1;
+        if v_young >= 100 then
+          last_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+          v_skip := true;
+          exit;
+        end if;
+      else
+        v_young := 0;
+      end if;
+    end loop;
+  end loop;
+  if read < p_rows and not v_skip then
+    last_name := null;
+    last_id := null;
+  end if;
+end $$;
+
+-- Walks over the log behind a place, and finds the events of a queue that were taken (p_unclaimed: or emitted, if nobody has taken them)
+-- before a moment. Spares those that are still to be delivered and every name that somebody waits for. last_seq is null at the end:
+-- with the first event that is too young.
+create or replace function absurd.walk_events(
+  p_queue_name text, p_after_seq bigint, p_cutoff timestamptz, p_unclaimed boolean, p_limit integer, p_rows integer,
+  out seqs bigint[], out last_seq bigint, out read integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_event record;
+  v_weight integer := 0;
+begin
+  seqs := '{}'::bigint[];
+  read := 0;
+  for v_event in
+    select e.seq, e.emitted_at, e.queue_name = p_queue_name and e.delivered
+      and (p_unclaimed or coalesce(e.claimed_at <= p_cutoff, false)) as old, e.queue_name, e.event_name
+    from absurd.events e
+    where e.seq > coalesce(p_after_seq, 0)
+    order by e.seq
+    limit p_rows
+  loop
+    if v_event.emitted_at > p_cutoff then
+      last_seq := null;
+      return;
+    end if;
+    read := read + 1;
+    last_seq := v_event.seq;
+    if v_event.old and not exists (
+        select from absurd.waits w where w.queue_name = v_event.queue_name and w.event_name = v_event.event_name) then
+      seqs := seqs || v_event.seq;
+      v_weight := v_weight + 1
+        + (select count(*)::integer from (select from absurd.event_tasks t where t.seq = v_event.seq limit p_limit) s);
+      if v_weight >= p_limit then
+        return;
+      end if;
+    end if;
+  end loop;
+  if read < p_rows then
+    last_seq := null;
+  end if;
+end $$;
+
+-- functions/retention.sql
+
+-- What the queues need not keep any longer: the batches that delete it, each with a step of the walks that find it (retention_walks.sql).
+
+-- Deletes a batch of what the queues need not keep any longer: about p_limit rows of tasks, steps and events at most, a few milliseconds
+-- of work. One session at a time does it, the others return at once and say busy; busy is also said when somebody holds a queue whose turn
+-- it was. next_in: seconds until there may be more to do, 0 for now, null when no queue has a limit. seconds: how long this batch took
+-- here. p_queue_name: for one queue alone; p_anew: its walks begin at the beginning, even if they rest.
+-- For pg_cron: select cron.schedule('absurd retention', '10 seconds', 'select * from absurd.apply_retention(5000)').
+create or replace function absurd.apply_retention(
+  p_limit integer default 500, p_queue_name text default null, p_anew boolean default false)
+returns table (tasks_deleted integer, events_deleted integer, next_in double precision, busy boolean, seconds double precision)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_began timestamptz := clock_timestamp();
+  v_now timestamptz := absurd.current_time();
+  v_limit integer := least(greatest(coalesce(p_limit, 500), 1), 100000);
+  -- A walk reads more than it deletes: there is a limit to that too.
+  v_rows integer := 4 * v_limit;
+  v_queue absurd.retention;
+  v_step record;
+  v_tasks integer := 0;
+  v_events integer := 0;
+  v_visited text[] := array[]::text[];
+begin
+  if p_queue_name is not null then
+    perform absurd.require_queue(p_queue_name);
+  end if;
+  if not pg_try_advisory_xact_lock(hashtextextended('absurd retention', 0)) then
+    return query select 0, 0, 1::double precision, true, 0::double precision;
+    return;
+  end if;
+  for v_queue in
+    select r.* from absurd.retention r
+    where (p_queue_name is null or r.queue_name = p_queue_name) and (p_anew or absurd.retains_at(r) <= v_now)
+    order by r.visited_at nulls first, r.queue_name
+    -- skip locked: somebody is cleaning up by hand
+    for update skip locked
+  loop
+    exit when v_limit <= 0 or v_rows <= 0;
+    -- Not while it is being dropped.
+    continue when not pg_try_advisory_xact_lock_shared(absurd.queue_lock_key(v_queue.queue_name));
+    v_step := absurd.retain_queue(v_queue, v_now, v_limit, v_rows, p_anew);
+    v_tasks := v_tasks + v_step.tasks;
+    v_events := v_events + v_step.events;
+    v_limit := v_limit - v_step.tasks - v_step.events;
+    v_rows := v_rows - v_step.read;
+    v_visited := v_visited || v_queue.queue_name;
+  end loop;
+  return query
+    select v_tasks, v_events, min(case when w.held then 1 else w.rest end), coalesce(bool_or(w.held), false),
+      extract(epoch from clock_timestamp() - v_began)::double precision
+    from (
+      select (p_anew or absurd.retains_at(r) <= v_now) and v_limit > 0 and v_rows > 0 and r.queue_name <> all (v_visited) as held,
+        -- Bounded, for it is computed from what rows hold: no walk rests for more than an hour.
+        extract(epoch from least(greatest(absurd.retains_at(r), v_now), v_now + interval '1 hour') - v_now)::double precision as rest
+      from absurd.retention r
+      where (p_queue_name is null or r.queue_name = p_queue_name) and absurd.retains_at(r) is not null) w;
+end $$;
+
+-- When the walks of a queue go on, the first of them; null: it keeps everything.
+create or replace function absurd.retains_at(p_queue absurd.retention) returns timestamptz
+language sql immutable as $$
+  select least(
+    case when absurd.limits_tasks(p_queue) then coalesce(p_queue.next_tasks_at, '-infinity') end,
+    case when p_queue.keep_events is not null then coalesce(p_queue.next_events_at, '-infinity') end)
+$$;
+
+-- Whether a queue does not keep all of its tasks.
+create or replace function absurd.limits_tasks(p_queue absurd.retention) returns boolean
+language sql immutable as $$
+  select coalesce(p_queue.keep_completed, p_queue.keep_failed, p_queue.keep_cancelled, p_queue.keep_count) is not null
+$$;
+
+-- The moment from which on everything is kept for so many seconds. Null: for ever, also when the row says what nobody could have set: it
+-- stops no other queue, and nothing is deleted by an error.
+create or replace function absurd.kept_from(p_now timestamptz, p_seconds double precision) returns timestamptz
+language sql immutable as $$
+  select case when p_seconds between 0 and 3.2e9 then p_now - make_interval(secs => p_seconds) end
+$$;
+
+-- When a walk that has taken so many seconds is followed by the next one: so that reading what is kept never is more than a twentieth
+-- of the time.
+create or replace function absurd.next_walk(p_now timestamptz, p_seconds double precision) returns timestamptz
+language sql immutable as $$
+  select p_now + make_interval(secs => least(greatest(20 * least(p_seconds, 3600), 10), 3600))
+$$;
+
+-- One step of each walk of a queue that is due: deletes, and writes down the places.
+create or replace function absurd.retain_queue(
+  p_queue absurd.retention, p_now timestamptz, p_limit integer, p_rows integer, p_anew boolean,
+  out tasks integer, out events integer, out read integer)
+language plpgsql volatile as $$
+declare
+  v_step record;
+begin
+  tasks := 0;
+  events := 0;
+  read := 0;
+  if p_anew then
+    p_queue.after_task_name := null;
+    p_queue.counted_down_to := null;
+    p_queue.next_tasks_at := null;
+    p_queue.after_seq := null;
+    p_queue.next_events_at := null;
+  end if;
+  if absurd.limits_tasks(p_queue) and p_queue.next_tasks_at > p_now is not true then
+    v_step := absurd.retain_tasks(p_queue, p_now, p_limit, p_rows);
+    p_queue := v_step.p_queue;
+    tasks := v_step.deleted;
+    read := v_step.read;
+  end if;
+  if p_queue.keep_events is not null and p_queue.next_events_at > p_now is not true and tasks < p_limit and read < p_rows then
+    v_step := absurd.retain_events(p_queue, p_now, p_limit - tasks, p_rows - read);
+    p_queue := v_step.p_queue;
+    events := v_step.deleted;
+    read := read + v_step.read;
+  end if;
+  update absurd.retention r
+  set after_task_name = p_queue.after_task_name, after_task_id = p_queue.after_task_id, beyond_task_id = p_queue.beyond_task_id,
+    counted = p_queue.counted, counted_down_to = p_queue.counted_down_to, count_span = p_queue.count_span,
+    task_seconds = p_queue.task_seconds, next_tasks_at = p_queue.next_tasks_at, after_seq = p_queue.after_seq,
+    event_seconds = p_queue.event_seconds, next_events_at = p_queue.next_events_at, visited_at = p_now,
+    tasks_deleted = least(r.tasks_deleted, 9e18::bigint) + tasks, events_deleted = least(r.events_deleted, 9e18::bigint) + events
+  where r.queue_name = p_queue.queue_name;
+end $$;
+
+-- One step of the walk over the tasks of a queue. Before it begins, what keep_count keeps is counted.
+create or replace function absurd.retain_tasks(
+  inout p_queue absurd.retention, p_now timestamptz, p_limit integer, p_rows integer, out deleted integer, out read integer)
+language plpgsql volatile as $$
+declare
+  v_began timestamptz := clock_timestamp();
+  v_step record;
+begin
+  deleted := 0;
+  read := 0;
+  if p_queue.after_task_name is null then
+    p_queue.task_seconds := case when p_queue.counted_down_to is null then 0 else p_queue.task_seconds end;
+    v_step := absurd.count_kept(p_queue, p_rows);
+    p_queue := v_step.p_queue;
+    read := v_step.read;
+  end if;
+  if p_queue.after_task_name is not null or p_queue.counted_down_to is null then
+    v_step := absurd.walk_tasks(p_queue.queue_name, p_queue.after_task_name, p_queue.after_task_id,
+      absurd.kept_from(p_now, p_queue.keep_completed), absurd.kept_from(p_now, p_queue.keep_failed),
+      absurd.kept_from(p_now, p_queue.keep_cancelled), p_queue.beyond_task_id, p_now - interval '1 minute', p_limit,
+      greatest(p_rows - read, 1));
+    deleted := absurd.delete_tasks(v_step.task_ids);
+    read := read + v_step.read;
+    p_queue.after_task_name := v_step.last_name;
+    p_queue.after_task_id := v_step.last_id;
+    p_queue.counted_down_to := null;
+  end if;
+  p_queue.task_seconds := p_queue.task_seconds + extract(epoch from clock_timestamp() - v_began);
+  p_queue.next_tasks_at := case when p_queue.after_task_name is null and p_queue.counted_down_to is null
+    then absurd.next_walk(p_now, p_queue.task_seconds) end;
+end $$;
+
+-- One step of the walk over its events.
+create or replace function absurd.retain_events(
+  inout p_queue absurd.retention, p_now timestamptz, p_limit integer, p_rows integer, out deleted integer, out read integer)
+language plpgsql volatile as $$
+declare
+  v_began timestamptz := clock_timestamp();
+  v_before double precision := case when p_queue.after_seq is null then 0 else p_queue.event_seconds end;
+  v_step record := absurd.walk_events(
+    p_queue.queue_name, p_queue.after_seq, absurd.kept_from(p_now, p_queue.keep_events), false, p_limit, p_rows);
+begin
+  deleted := absurd.delete_event_rows(v_step.seqs);
+  read := v_step.read;
+  p_queue.after_seq := v_step.last_seq;
+  p_queue.event_seconds := v_before + extract(epoch from clock_timestamp() - v_began);
+  p_queue.next_events_at := case when v_step.last_seq is null then absurd.next_walk(p_now, p_queue.event_seconds) end;
+end $$;
+
 -- functions/cleanup.sql
 
--- Refuses arguments that a clean-up cannot use.
+-- Refuses arguments that a clean-up cannot use, and keeps the queue from being dropped meanwhile.
 create or replace function absurd.require_cleanup(p_queue_name text, p_ttl_seconds integer, p_limit integer) returns void
-language plpgsql stable as $$
+language plpgsql volatile as $$
 begin
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
   perform absurd.require_queue(p_queue_name);
   if p_ttl_seconds is null or p_ttl_seconds < 0 then
     raise exception 'ttl_seconds must be 0 or more, not %', coalesce(p_ttl_seconds::text, 'null') using errcode = 'AB012';
@@ -3908,48 +4929,67 @@ begin
   end if;
 end $$;
 
--- Deletes tasks that ended at least so many seconds ago, with their checkpoints, attempts, tokens and idempotency keys; at most p_limit.
--- A living task is never touched. Returns how many tasks were deleted.
+-- Deletes tasks that ended at least so many seconds ago, with all that belongs to them; at most p_limit. A living task is never touched,
+-- nor one whose end may still be asked for: by somebody who waits for it, or by a parent that has not completed. Returns how many were
+-- deleted; fewer than p_limit means that there are no others, but for children of those that went just now, and for tasks of clients whose
+-- clock is more than five minutes fast: these are found so much later.
 create or replace function absurd.cleanup_tasks(p_queue_name text, p_ttl_seconds integer, p_limit integer default 1000) returns integer
 language plpgsql volatile as $$
 declare
-  v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found uuid[] := '{}'::uuid[];
-  v_task_name text;
+  v_cutoff timestamptz;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
-  for v_task_name in select n.task_name from absurd.task_names(p_queue_name) n loop
-    v_found := v_found || absurd.find_finished(p_queue_name, v_task_name, v_cutoff, p_limit - cardinality(v_found));
-    exit when cardinality(v_found) >= p_limit;
-  end loop;
-  return absurd.delete_tasks(v_found);
+  v_cutoff := absurd.current_time() - make_interval(secs => p_ttl_seconds);
+  return absurd.clean_tasks(p_queue_name, v_cutoff, v_cutoff, v_cutoff, null, p_limit);
 end $$;
 
--- Tasks of one name that ended before a moment, in order of spawning. It stops at the first one that was spawned after that moment:
--- what follows cannot have ended before it. So the walk reads what is old, not what is there.
-create or replace function absurd.find_finished(p_queue_name text, p_task_name text, p_cutoff timestamptz, p_limit integer) returns uuid[]
-language plpgsql stable
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-as $$
+-- The same with a moment for each outcome, null to spare it, and p_beyond as for walk_tasks(). It begins where the last walk over the
+-- tasks of this queue stopped and goes round once at most: batch after batch reads each task that stays only once.
+create or replace function absurd.clean_tasks(
+  p_queue_name text, p_completed timestamptz, p_failed timestamptz, p_cancelled timestamptz, p_beyond uuid, p_limit integer)
+returns integer
+language plpgsql volatile as $$
 declare
-  v_found uuid[] := '{}'::uuid[];
-  v_task record;
+  v_start absurd.retention := absurd.take_retention(p_queue_name);
+  v_name text := v_start.after_task_name;
+  v_id uuid := v_start.after_task_id;
+  v_again boolean := v_start.after_task_name is null;
+  v_step record;
+  v_deleted integer := 0;
 begin
-  for v_task in
-    select t.task_id, t.spawned_at, t.outcome, t.finished_at
-    from absurd.tasks t
-    where t.queue_name = p_queue_name and t.task_name = p_task_name
-    order by t.task_id
   loop
-    exit when v_task.spawned_at > p_cutoff or cardinality(v_found) >= p_limit;
-    if v_task.outcome is not null and v_task.finished_at <= p_cutoff then
-      v_found := v_found || v_task.task_id;
-    end if;
+    v_step := absurd.walk_tasks(p_queue_name, v_name, v_id, p_completed, p_failed, p_cancelled, p_beyond,
+      absurd.current_time(), p_limit - v_deleted, 10000);
+    v_deleted := v_deleted + absurd.delete_tasks(v_step.task_ids);
+    v_name := v_step.last_name;
+    v_id := v_step.last_id;
+    exit when v_deleted >= p_limit or v_name is null and v_again
+      or v_again and v_start.after_task_name is not null and (v_name, v_id) >= (v_start.after_task_name, v_start.after_task_id);
+    v_again := v_again or v_name is null;
   end loop;
-  return v_found;
+  if v_deleted < p_limit then
+    v_name := null;
+    v_id := null;
+  end if;
+  update absurd.retention r
+  set after_task_name = v_name, after_task_id = v_id, tasks_deleted = r.tasks_deleted + v_deleted, cleaned_at = absurd.current_time()
+  where r.queue_name = p_queue_name;
+  return v_deleted;
 end $$;
 
--- Deletes tasks that have ended, and what belongs to them. One that somebody is retrying or deleting at this moment is left alone.
+-- The row of a queue that is being cleaned up, locked: two who do it at once take turns.
+create or replace function absurd.take_retention(p_queue_name text) returns absurd.retention
+language plpgsql volatile as $$
+declare
+  v_row absurd.retention;
+begin
+  insert into absurd.retention (queue_name) values (p_queue_name) on conflict (queue_name) do nothing;
+  select * into v_row from absurd.retention r where r.queue_name = p_queue_name for update;
+  return v_row;
+end $$;
+
+-- Deletes tasks that have ended, and what belongs to them. Left alone: one that somebody is retrying or deleting at this moment, one that
+-- somebody waits for, and a child whose parent has not completed: one that lives, or is retried, may still ask how the child ended.
 create or replace function absurd.delete_tasks(p_task_ids uuid[]) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -3959,12 +4999,18 @@ declare
 begin
   v_gone := array(
     select l.task_id from (
-      select t.task_id from absurd.tasks t where t.task_id = any (p_task_ids) and t.outcome is not null
-      order by t.task_id for update skip locked) l);
+      select t.task_id from absurd.tasks t
+      where t.task_id = any (p_task_ids) and t.outcome is not null
+        and not exists (select from absurd.waits w where w.awaited_task_id = t.task_id)
+        and not exists (select from absurd.tasks p where p.task_id = t.parent_task_id and p.outcome is distinct from 'completed')
+      order by t.task_id for update of t skip locked) l);
+  if cardinality(v_gone) = 0 then
+    return 0;
+  end if;
   delete from absurd.idempotency_keys k
   using absurd.tasks t
   where t.task_id = any (v_gone) and k.queue_name = t.queue_name and k.idempotency_key = t.idempotency_key and k.task_id = t.task_id;
-  perform absurd.close_trigger_executions(v_gone);
+  perform absurd.close_trigger_executions(v_gone), absurd.forget_started(v_gone);
   delete from absurd.checkpoints c where c.task_id = any (v_gone);
   delete from absurd.attempts a where a.task_id = any (v_gone);
   delete from absurd.tokens k where k.task_id = any (v_gone);
@@ -3972,36 +5018,72 @@ begin
   return cardinality(v_gone);
 end $$;
 
--- Deletes old events, with their keys and what is known of whom they started, in the order of the log, up to the first that is too young.
+-- Deletes what the log says of tasks that events have started and that are about to go. There is no index for that question: the tasks
+-- themselves tell in their headers which event it was.
+create or replace function absurd.forget_started(p_task_ids uuid[]) returns void
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off
+as $$
+begin
+  with started as materialized (
+    select t.task_id, absurd.option_number(absurd.readable_jsonb(t.headers) #> '{absurd-source,event_seq}')::bigint as seq
+    from absurd.tasks t
+    where t.task_id = any (p_task_ids) and t.headers::text like '%"event_seq"%'
+  )
+  delete from absurd.event_tasks d
+  using (
+    select e.seq, e.subscription_id
+    from (select distinct s.seq from started s) q
+    join absurd.event_tasks e on e.seq = q.seq
+    where e.task_id in (select s.task_id from started s)
+    -- skip locked: the event itself is being deleted
+    for update of e skip locked) g
+  where d.seq = g.seq and d.subscription_id = g.subscription_id;
+end $$;
+
+-- Deletes old events of a queue: see cleanup_events() and purge_events(). It goes round once at most, as clean_tasks() does.
 create or replace function absurd.delete_events(p_queue_name text, p_ttl_seconds integer, p_limit integer, p_unclaimed boolean)
 returns integer
-language plpgsql volatile
-set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_mergejoin = off set enable_hashjoin = off
-as $$
+language plpgsql volatile as $$
 declare
-  v_cutoff timestamptz := absurd.current_time() - make_interval(secs => p_ttl_seconds);
-  v_found bigint[] := '{}'::bigint[];
-  v_event record;
+  v_start bigint;
+  v_seq bigint;
+  v_again boolean;
+  v_cutoff timestamptz;
+  v_step record;
+  v_deleted integer := 0;
 begin
   perform absurd.require_cleanup(p_queue_name, p_ttl_seconds, p_limit);
-  for v_event in
-    select e.seq, e.emitted_at, e.delivered and (p_unclaimed or coalesce(e.claimed_at <= v_cutoff, false))
-      and not exists (select from absurd.waits w where w.queue_name = e.queue_name and w.event_name = e.event_name) as old
-    from absurd.events e
-    where e.queue_name = p_queue_name
-    order by e.seq
+  v_cutoff := absurd.current_time() - make_interval(secs => p_ttl_seconds);
+  v_start := (absurd.take_retention(p_queue_name)).after_seq;
+  v_seq := v_start;
+  v_again := v_start is null;
   loop
-    exit when v_event.emitted_at > v_cutoff or cardinality(v_found) >= p_limit;
-    if v_event.old then
-      v_found := v_found || v_event.seq;
-    end if;
+    v_step := absurd.walk_events(p_queue_name, v_seq, v_cutoff, p_unclaimed, p_limit - v_deleted, 10000);
+    v_deleted := v_deleted + absurd.delete_event_rows(v_step.seqs);
+    v_seq := v_step.last_seq;
+    exit when v_deleted >= p_limit or v_seq is null and v_again or v_again and v_seq >= v_start;
+    v_again := v_again or v_seq is null;
   end loop;
-  -- skip locked: an event that is being claimed at this moment is not old
-  v_found := array(select f.seq from absurd.events f where f.seq = any (v_found) for update skip locked);
-  delete from absurd.event_tasks t where t.seq = any (v_found);
-  delete from absurd.event_keys k where k.seq = any (v_found);
-  delete from absurd.events e where e.seq = any (v_found);
-  return cardinality(v_found);
+  update absurd.retention r
+  set after_seq = case when v_deleted >= p_limit then v_seq end, events_deleted = r.events_deleted + v_deleted,
+    cleaned_at = absurd.current_time()
+  where r.queue_name = p_queue_name;
+  return v_deleted;
+end $$;
+
+-- Deletes events with their keys and what is known of whom they started. One that is being claimed at this moment is not old: it stays.
+create or replace function absurd.delete_event_rows(p_seqs bigint[]) returns integer
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
+as $$
+declare
+  v_gone bigint[] := array(select f.seq from absurd.events f where f.seq = any (p_seqs) order by f.seq for update skip locked);
+begin
+  delete from absurd.event_tasks t where t.seq = any (v_gone);
+  delete from absurd.event_keys k where k.seq = any (v_gone);
+  delete from absurd.events e where e.seq = any (v_gone);
+  return cardinality(v_gone);
 end $$;
 
 -- Deletes events that a wait or subscriber has claimed at least so many seconds ago; at most p_limit. Spares what nobody has claimed
@@ -4017,25 +5099,34 @@ language sql volatile as $$
   select absurd.delete_events(p_queue_name, p_ttl_seconds, p_limit, true)
 $$;
 
--- Cleans up one queue, or all, as the policy of each says.
+-- Cleans up one queue, or all, as the policy of each says; a queue with options of its own (set_queue_options) by these instead.
 create or replace function absurd.cleanup_all_queues(p_queue_name text default null)
 returns table (queue_name text, tasks_deleted integer, events_deleted integer)
 language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_queue record;
+  v_step record;
 begin
   if p_queue_name is not null then
     perform absurd.require_queue(p_queue_name);
   end if;
   for v_queue in
-    select q.queue_name, q.cleanup_limit, least(extract(epoch from q.cleanup_ttl), 2147483647)::integer as ttl
+    select q.queue_name, q.cleanup_limit, least(extract(epoch from q.cleanup_ttl), 2147483647)::integer as ttl,
+      absurd.limits_tasks(r) or r.keep_events is not null as own,
+      absurd.retains_at(r) > absurd.current_time() as rests
     from absurd.queues q
+    left join absurd.retention r on r.queue_name = q.queue_name
     where p_queue_name is null or q.queue_name = p_queue_name
     order by q.queue_name
   loop
-    return query select v_queue.queue_name, absurd.cleanup_tasks(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit),
-      absurd.cleanup_events(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit);
+    if v_queue.own then
+      select * into v_step from absurd.apply_retention(v_queue.cleanup_limit, v_queue.queue_name, v_queue.rests is true);
+      return query select v_queue.queue_name, v_step.tasks_deleted, v_step.events_deleted;
+    else
+      return query select v_queue.queue_name, absurd.cleanup_tasks(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit),
+        absurd.cleanup_events(v_queue.queue_name, v_queue.ttl, v_queue.cleanup_limit);
+    end if;
   end loop;
 end $$;
 
@@ -4072,13 +5163,18 @@ end $$;
 -- State of a task, with its result or the failure that ended it. No row: the queue has no such task.
 create or replace function absurd.get_task_result(p_queue_name text, p_task_id uuid)
 returns table (task_id uuid, state text, result jsonb, failure_reason jsonb)
-language sql stable as $$
-  select t.task_id, coalesce(t.outcome, r.state, 'pending'), absurd.readable_jsonb(t.result), absurd.readable_jsonb(a.failure)
-  from absurd.tasks t
-  left join absurd.runs r on r.task_id = t.task_id
-  left join absurd.attempts a on a.run_id = t.run_id and t.outcome is not null
-  where t.task_id = p_task_id and t.queue_name = p_queue_name
-$$;
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select t.task_id, coalesce(t.outcome, r.state, 'pending'), absurd.readable_jsonb(t.result), absurd.readable_jsonb(a.failure)
+    from absurd.tasks t
+    left join absurd.runs r on r.task_id = t.task_id
+    left join absurd.attempts a on a.run_id = t.run_id and t.outcome is not null
+    where t.task_id = p_task_id and t.queue_name = p_queue_name;
+end $$;
 
 -- functions/surface_runs.sql
 
@@ -4132,6 +5228,8 @@ begin
     raise exception 'claim_timeout must be 0 (no expiry) or more seconds, not %', p_claim_timeout using errcode = 'AB012';
   elsif p_qty < 1 then
     raise exception 'qty must be 1 or more, not %', p_qty using errcode = 'AB012';
+  elsif octet_length(p_worker_id) > 1000 then
+    raise exception 'worker_id "%…" has % bytes; the limit is 1000', left(p_worker_id, 40), octet_length(p_worker_id) using errcode = 'AB012';
   end if;
   perform absurd.deliver_late();
   perform absurd.expire_deadlines();
@@ -4179,8 +5277,34 @@ declare
   v_run absurd.runs := absurd.hold_run('fail_run', p_queue_name, p_run_id);
 begin
   perform absurd.require_moment('retry_at', p_retry_at);
-  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[p_reason::json], array[true], array[p_retry_at]);
+  perform absurd.fail_runs(array[p_run_id], array[v_run.epoch], array[absurd.kept_reason(p_queue_name, p_reason)], array[true],
+    array[p_retry_at]);
 end $$;
+
+-- What is stored of a reason: all of it up to the queue's limit for payloads, and up to 64 kB whatever that limit is, for a traceback is
+-- longer than what a queue of small values allows. Of a longer one its name and the beginning and end of its message and traceback:
+-- a failure that was refused for its length would be lost, and the run would hold its lease until that ran out.
+create or replace function absurd.kept_reason(p_queue_name text, p_reason jsonb) returns json
+language plpgsql stable as $$
+declare
+  v_bytes integer := octet_length(p_reason::text);
+begin
+  if v_bytes is null or v_bytes <= greatest(65536, (select q.max_payload_bytes from absurd.queues q where q.queue_name = p_queue_name)) then
+    return p_reason::json;
+  end if;
+  return json_build_object(
+    'name', left(coalesce(p_reason ->> 'name', '$LongReason'), 500),
+    'message', absurd.shortened(coalesce(p_reason ->> 'message', p_reason::text), 8000),
+    'traceback', absurd.shortened(p_reason ->> 'traceback', 8000),
+    'bytes', v_bytes);
+end $$;
+
+-- A text of at most about so many characters: its beginning and its end.
+create or replace function absurd.shortened(p_text text, p_length integer) returns text
+language sql immutable parallel safe as $$
+  select case when length(p_text) <= p_length then p_text
+    else format('%s… %s characters left out …%s', left(p_text, p_length / 2), length(p_text) - p_length / 2 * 2, right(p_text, p_length / 2)) end
+$$;
 
 -- Puts a running run to sleep until a moment. A moment that has passed makes it ready at once.
 create or replace function absurd.schedule_run(p_queue_name text, p_run_id uuid, p_wake_at timestamptz) returns void
@@ -4240,12 +5364,17 @@ end $$;
 create or replace function absurd.get_task_checkpoint_state(
   p_queue_name text, p_task_id uuid, p_step_name text, p_include_pending boolean default false)
 returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
-language sql stable as $$
-  select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
-  from absurd.tasks t
-  join absurd.checkpoints c on c.task_id = t.task_id and c.step_name = p_step_name
-  where t.task_id = p_task_id and t.queue_name = p_queue_name and c.kind <> 'timeout'
-$$;
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select c.step_name, absurd.readable_jsonb(c.state), 'committed', c.owner_run_id, c.completed_at
+    from absurd.tasks t
+    join absurd.checkpoints c on c.task_id = t.task_id and c.step_name = p_step_name
+    where t.task_id = p_task_id and t.queue_name = p_queue_name and c.kind <> 'timeout';
+end $$;
 
 -- The attempt that a run of a task is or was, whether it lives, failed or completed the task.
 create or replace function absurd.attempt_of(p_task_id uuid, p_run_id uuid) returns integer
@@ -4256,7 +5385,7 @@ language sql stable as $$
     (select t.attempt from absurd.tasks t where t.task_id = p_task_id and t.run_id = p_run_id))
 $$;
 
--- The same for all that was recorded by the attempt of a run and by those before it, in the order in which it was recorded.
+-- All that was recorded by the attempt of a run and by those before it, in the order in which it was recorded.
 create or replace function absurd.get_task_checkpoint_states(p_queue_name text, p_task_id uuid, p_run_id uuid)
 returns table (checkpoint_name text, state jsonb, status text, owner_run_id uuid, updated_at timestamptz)
 language plpgsql stable as $$
@@ -4407,7 +5536,7 @@ begin
   return query
     select t.task_id, coalesce(r.run_id, t.run_id), t.queue_name, t.task_name, coalesce(t.outcome, r.state, 'pending'),
       coalesce(r.attempt, t.attempt), t.max_attempts, t.priority, t.spawned_at, r.available_at, coalesce(r.started_at, t.started_at),
-      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, t.idempotency_key, r.note
+      t.finished_at, coalesce(r.worker_id, t.worker_id), t.parent_task_id, absurd.hide_secrets(t.idempotency_key), r.note
     from unnest(v_ids) with ordinality as i(task_id, ord)
     join absurd.tasks t on t.task_id = i.task_id
     left join absurd.runs r on r.task_id = i.task_id
@@ -4497,6 +5626,418 @@ begin
     order by l.ended_at desc, l.task_id desc limit p_limit);
 end $$;
 
+-- functions/find_tasks.sql
+
+-- The search of people, whatever they combine: every page is bounded. Candidates come in order from one index, in chunks; each is looked at,
+-- until a page is full, p_search_limit of them have been looked at, or 0.2 s are over, for text 0.5 s. What is left is reached by `next`.
+
+-- Tasks, the newest spawned first; failed and cancelled ones, the last ended first, unless an id, a key or p_spawned_to is given. Every
+-- filter that is null means any.
+--   p_task_name        with p_prefix, its beginning
+--   p_spawned_from, p_spawned_to   from the first moment on, before the second
+--   p_task_id          an id or the beginning of one, with or without its dashes
+--   p_text             stands in params or in the failure of an attempt, ASCII letters in either case; values that are stored in more
+--                      than 100 kB are not searched
+-- Returns {"tasks": […], "searched": n, "next": place}: how many candidates were looked at; `next` is null at the end, else the p_after
+-- of the call that goes on, also when this page is not full or empty.
+create or replace function absurd.find_tasks(
+  p_queue_name text default null, p_task_name text default null, p_prefix boolean default false, p_state text default null,
+  p_spawned_from timestamptz default null, p_spawned_to timestamptz default null, p_idempotency_key text default null,
+  p_task_id text default null, p_text text default null, p_after text default null, p_limit integer default 50,
+  p_search_limit integer default 50000)
+returns json
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_limit integer := absurd.page_size(p_limit);
+  v_stop_at timestamptz := clock_timestamp() + case when p_text is not null then interval '500 milliseconds' else interval '200 milliseconds' end;
+  v_digits text := absurd.id_digits(p_task_id);
+  v_low uuid := greatest(rpad(v_digits, 32, '0')::uuid, absurd.id_around(p_spawned_from, '-10 seconds'));
+  v_high uuid := least(rpad(v_digits, 32, 'f')::uuid, absurd.id_around(p_spawned_to, '10 seconds'));
+  v_ended boolean := coalesce(p_state in ('failed', 'cancelled') and num_nulls(v_digits, p_idempotency_key, p_spawned_to) = 3, false);
+  v_place record := absurd.read_place(p_after, v_ended);
+  v_at timestamptz := v_place.at;
+  v_id uuid := v_place.id;
+  v_set uuid[];
+  v_queue_names text[];
+  v_task_names text[];
+  v_size integer := v_limit + 1;
+  -- Rows of a chunk at most, so that none takes long; those that are read beside their state are more than those looked at.
+  v_largest integer := case when p_text is not null then 500 else 2000 end;
+  -- The candidates of a chunk, of failed and cancelled ones with their ends; how many rows were read for them, and the last of these
+  v_chunk uuid[];
+  v_ats timestamptz[];
+  v_read integer;
+  v_last_id uuid;
+  v_last_at timestamptz;
+  v_found uuid[] := '{}'::uuid[];
+  v_found_ats timestamptz[] := '{}'::timestamptz[];
+  v_hits uuid[];
+  v_searched integer := 0;
+  v_looked integer := 0;
+  v_more boolean := true;
+begin
+  if p_state not in ('pending', 'running', 'sleeping', 'completed', 'failed', 'cancelled') then
+    raise exception 'state must be pending, running, sleeping, completed, failed or cancelled, not "%"', left(p_state, 80)
+      using errcode = 'AB012';
+  end if;
+  if p_idempotency_key is not null then
+    v_set := absurd.keyed_ids(p_queue_name, p_idempotency_key);
+  elsif length(v_digits) = 32 then
+    v_set := array[v_digits::uuid];
+  elsif p_state in ('pending', 'running', 'sleeping') and v_digits is null then
+    v_set := absurd.live_ids(p_queue_name, p_state, 10000);
+  elsif not v_ended and v_digits is null then
+    select n.queue_names, n.task_names into v_queue_names, v_task_names
+    from absurd.searched_names(p_queue_name, p_task_name, p_prefix, 1000) n;
+    -- A chunk reads so many rows for each name.
+    v_largest := greatest(v_limit + 1, least(v_largest, 20000 / greatest(cardinality(v_task_names), 1)));
+  end if;
+  while v_more loop
+    v_size := least(v_size, v_largest);
+    if v_set is not null then
+      v_chunk := array(
+        select u.id from unnest(v_set) as u(id)
+        where (v_id is null or u.id < v_id) and (v_low is null or u.id >= v_low) and (v_high is null or u.id <= v_high)
+        order by u.id desc limit v_size);
+      v_read := cardinality(v_chunk);
+      v_last_id := v_chunk[v_read];
+    elsif v_ended then
+      select e.ids, e.ats into v_chunk, v_ats from absurd.ended_ids(
+        p_queue_name, greatest(p_spawned_from, '1970-01-03') - interval '10 seconds', v_at, v_id, v_size) e;
+      v_read := cardinality(v_chunk);
+      v_last_id := v_chunk[v_read];
+      v_last_at := v_ats[v_read];
+    elsif p_state in ('pending', 'running', 'sleeping') and v_digits is null then
+      select w.ids, w.last_id, w.n into v_chunk, v_last_id, v_read
+      from absurd.walk_live(p_queue_name, p_state, v_low, v_high, v_id, v_size) w;
+    else
+      select w.ids, w.last_id, w.n into v_chunk, v_last_id, v_read
+      from absurd.walk_spawned(v_queue_names, v_task_names, p_state, v_low, v_high, v_id, v_size) w;
+    end if;
+    v_searched := v_searched + v_read;
+    v_looked := v_looked + cardinality(v_chunk);
+    v_more := v_read = v_size;
+    v_hits := absurd.matching_ids(v_chunk, p_queue_name, p_task_name, p_prefix, p_state, p_spawned_from, p_spawned_to, p_idempotency_key,
+      p_text, v_limit + 1 - cardinality(v_found));
+    v_found := v_found || v_hits;
+    v_found_ats := v_found_ats || array(select v_ats[array_position(v_chunk, u.id)] from unnest(v_hits) with ordinality as u(id, ord) order by u.ord);
+    if cardinality(v_found) > v_limit then
+      v_more := true;
+      v_id := v_found[v_limit];
+      v_at := v_found_ats[v_limit];
+      exit;
+    elsif v_more then
+      v_id := v_last_id;
+      v_at := v_last_at;
+      exit when v_looked >= p_search_limit or clock_timestamp() > v_stop_at;
+    end if;
+    v_size := v_size * 4;
+  end loop;
+  return json_build_object(
+    'tasks', absurd.found_tasks(v_found[1:v_limit]), 'searched', v_searched,
+    'next', case when v_more and v_ended then (extract(epoch from v_at) * 1000000)::bigint || '/' || v_id when v_more then v_id::text end);
+end $$;
+
+-- The digits of an id or of its beginning; null for null.
+create or replace function absurd.id_digits(p_task_id text) returns text
+language plpgsql immutable as $$
+declare
+  v_digits text := lower(replace(p_task_id, '-', ''));
+begin
+  if v_digits !~ '^[0-9a-f]{1,32}$' then
+    raise exception 'task_id must be an id or the beginning of one, hexadecimal digits and dashes, not "%"', left(p_task_id, 80)
+      using errcode = 'AB012';
+  end if;
+  return v_digits;
+end $$;
+
+-- The place of a moment among the ids, with some grace: they are made by the clocks of clients.
+create or replace function absurd.id_around(p_at timestamptz, p_grace interval) returns uuid
+language sql stable as $$
+  select absurd.id_floor(least(greatest(p_at, '1970-01-03'), '9999-12-30') + p_grace) where p_at is not null
+$$;
+
+-- Where a page begins: after an id, or after an end and an id. Nulls for null.
+create or replace function absurd.read_place(p_after text, p_ended boolean, out at timestamptz, out id uuid) returns record
+language plpgsql immutable as $$
+begin
+  if p_after is null then
+    return;
+  elsif p_after !~ (case when p_ended then '^[0-9]{1,17}/[0-9a-f-]{36}$' else '^[0-9a-f-]{36}$' end) then
+    raise exception 'after must be the "next" of a page with the same filters, not "%"', left(p_after, 80) using errcode = 'AB012';
+  end if;
+  id := right(p_after, 36)::uuid;
+  if p_ended then
+    at := timestamptz 'epoch' + split_part(p_after, '/', 1)::bigint * interval '1 microsecond';
+  end if;
+exception when invalid_text_representation then
+  raise exception 'after must be the "next" of a page with the same filters, not "%"', left(p_after, 80) using errcode = 'AB012';
+end $$;
+
+-- Tasks that have this idempotency key, by a look for each queue.
+create or replace function absurd.keyed_ids(p_queue_name text, p_idempotency_key text) returns uuid[]
+language sql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+  select array(
+    select k.task_id
+    from absurd.queues q
+    join absurd.idempotency_keys k on k.queue_name = q.queue_name and k.idempotency_key = p_idempotency_key
+    where p_queue_name is null or q.queue_name = p_queue_name)
+$$;
+
+-- All tasks in a live state, in no order; null if there are more than p_most: they are met often enough on a walk over all live ones.
+-- A small table is read whole. In a large one the ready are found by their index, the running by their leases, the sleeping by
+-- their times and by what they wait for. (Running without a lease, by a client's choice, are found in a small table only.)
+create or replace function absurd.live_ids(p_queue_name text, p_state text, p_most integer) returns uuid[]
+language plpgsql stable
+set jit = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_ids uuid[];
+begin
+  if pg_relation_size('absurd.runs') < 33554432 then
+    v_ids := array(
+      select r.task_id from absurd.runs r
+      where r.state = p_state and (p_queue_name is null or r.queue_name = p_queue_name)
+      limit p_most + 1);
+  elsif p_state = 'pending' then
+    v_ids := array(
+      select l.task_id
+      from absurd.queues q
+      cross join lateral (
+        select r.task_id from absurd.runs r where r.queue_name = q.queue_name and r.state = 'pending'
+        order by r.priority desc, r.available_at, r.run_id limit p_most + 1) l
+      where p_queue_name is null or q.queue_name = p_queue_name
+      limit p_most + 1);
+  elsif p_state = 'running' then
+    v_ids := array(
+      select r.task_id from absurd.runs r where r.state = 'running' and r.lease_expires_at is not null
+      order by r.lease_expires_at limit p_most + 1);
+  else
+    v_ids := array(
+      select l.task_id
+      from absurd.queues q
+      cross join lateral (
+        select r.task_id from absurd.runs r
+        where r.queue_name = q.queue_name and r.state = 'sleeping' and r.available_at is not null
+        order by r.available_at limit p_most + 1) l
+      where p_queue_name is null or q.queue_name = p_queue_name
+      limit p_most + 1);
+    if cardinality(v_ids) <= p_most then
+      v_ids := array(
+        select u.task_id from unnest(v_ids) as u(task_id)
+        union
+        (select w.task_id from absurd.waits w where w.run_id is not null and w.task_id is not null limit p_most + 1)
+        limit p_most + 1);
+    end if;
+  end if;
+  return case when cardinality(v_ids) <= p_most then v_ids end;
+end $$;
+
+-- Pairs of queue and task name that a search is for, at most p_most; nulls: any, or more than these, and a walk over all tasks serves better.
+create or replace function absurd.searched_names(
+  p_queue_name text, p_task_name text, p_prefix boolean, p_most integer, out queue_names text[], out task_names text[])
+returns record
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_custom_plan
+as $$
+begin
+  if p_task_name is not null and not p_prefix then
+    select array_agg(q.queue_name), array_agg(p_task_name) into queue_names, task_names
+    from (select k.queue_name from absurd.queues k where p_queue_name is null or k.queue_name = p_queue_name limit p_most + 1) q;
+    queue_names := coalesce(queue_names, '{}'::text[]);
+    task_names := coalesce(task_names, '{}'::text[]);
+  elsif p_queue_name is not null or p_task_name is not null then
+    -- A loose scan of the index, as task_names() does it, that ends in time.
+    select array_agg(n.queue_name), array_agg(n.task_name) into queue_names, task_names
+    from (
+      with recursive pair as (
+        (select t.queue_name, t.task_name from absurd.tasks t
+         where t.queue_name >= coalesce(p_queue_name, '') order by t.queue_name, t.task_name limit 1)
+        union all
+        select l.queue_name, l.task_name
+        from pair p
+        cross join lateral (
+          select t.queue_name, t.task_name from absurd.tasks t
+          where (t.queue_name, t.task_name) > (p.queue_name, p.task_name)
+          order by t.queue_name, t.task_name limit 1) l
+        where p_queue_name is null or p.queue_name = p_queue_name
+      )
+      select p.queue_name, p.task_name from pair p limit p_most + 1
+    ) n;
+    if cardinality(task_names) <= p_most then
+      select coalesce(array_agg(u.q), '{}'::text[]), coalesce(array_agg(u.n), '{}'::text[]) into queue_names, task_names
+      from unnest(queue_names, task_names) as u(q, n)
+      where (p_queue_name is null or u.q = p_queue_name) and (p_task_name is null or starts_with(u.n, p_task_name));
+    end if;
+  end if;
+  if cardinality(task_names) > p_most then
+    queue_names := null;
+    task_names := null;
+  end if;
+end $$;
+
+-- The newest tasks in a range of ids, all or those of some names, the newest of each merged. n of them are read, up to p_limit, of which
+-- ids are those that may be in p_state.
+create or replace function absurd.walk_spawned(
+  p_queue_names text[], p_task_names text[], p_state text, p_low uuid, p_high uuid, p_before uuid, p_limit integer,
+  out ids uuid[], out last_id uuid, out n integer)
+returns record
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_outcome text := case when p_state in ('completed', 'failed', 'cancelled') then p_state end;
+begin
+  if p_task_names is null then
+    select coalesce(array_agg(w.task_id order by w.task_id desc) filter (where v_outcome is null or w.outcome = v_outcome), '{}'::uuid[]),
+      (array_agg(w.task_id order by w.task_id))[1], count(*)::integer
+    into ids, last_id, n
+    from (
+      -- Without a state the row itself is not read here.
+      select t.task_id, case when v_outcome is not null then t.outcome end as outcome from absurd.tasks t
+      where (p_before is null or t.task_id < p_before) and (p_low is null or t.task_id >= p_low) and (p_high is null or t.task_id <= p_high)
+      order by t.task_id desc limit p_limit) w;
+    return;
+  end if;
+  ids := array(
+    select l.task_id
+    from unnest(p_queue_names, p_task_names) as u(queue_name, task_name)
+    cross join lateral (
+      select t.task_id from absurd.tasks t
+      where t.queue_name = u.queue_name and t.task_name = u.task_name
+        and (p_before is null or t.task_id < p_before) and (p_low is null or t.task_id >= p_low) and (p_high is null or t.task_id <= p_high)
+      order by t.task_id desc limit p_limit) l
+    order by l.task_id desc limit p_limit);
+  n := cardinality(ids);
+  last_id := ids[n];
+end $$;
+
+-- The same for live tasks: of n that are read, those in a state.
+create or replace function absurd.walk_live(
+  p_queue_name text, p_state text, p_low uuid, p_high uuid, p_before uuid, p_limit integer, out ids uuid[], out last_id uuid, out n integer)
+returns record
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_custom_plan
+as $$
+begin
+  select coalesce(array_agg(w.task_id order by w.task_id desc) filter (
+      where w.state = p_state and (p_queue_name is null or w.queue_name = p_queue_name)), '{}'::uuid[]),
+    (array_agg(w.task_id order by w.task_id))[1], count(*)::integer
+  into ids, last_id, n
+  from (
+    select r.task_id, r.state, r.queue_name from absurd.runs r
+    where (p_before is null or r.task_id < p_before) and (p_low is null or r.task_id >= p_low) and (p_high is null or r.task_id <= p_high)
+    order by r.task_id desc limit p_limit) w;
+end $$;
+
+-- Tasks that failed or were cancelled since a moment, the last ended first, by the attempts that ended them.
+create or replace function absurd.ended_ids(
+  p_queue_name text, p_from timestamptz, p_before_at timestamptz, p_before_id uuid, p_limit integer, out ids uuid[], out ats timestamptz[])
+returns record
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_custom_plan
+as $$
+begin
+  select coalesce(array_agg(e.task_id order by e.ended_at desc, e.task_id desc), '{}'::uuid[]),
+    coalesce(array_agg(e.ended_at order by e.ended_at desc, e.task_id desc), '{}'::timestamptz[])
+  into ids, ats
+  from (
+    select l.task_id, l.ended_at
+    from absurd.queues q
+    cross join lateral (
+      select a.task_id, a.ended_at
+      from absurd.attempts a
+      where a.final and a.queue_name = q.queue_name and (p_from is null or a.ended_at >= p_from)
+        and (p_before_at is null or a.ended_at <= p_before_at)
+        and (p_before_at is null or (a.ended_at, a.task_id) < (p_before_at, p_before_id))
+      order by a.ended_at desc, a.task_id desc limit p_limit) l
+    where p_queue_name is null or q.queue_name = p_queue_name
+    order by l.ended_at desc, l.task_id desc limit p_limit
+  ) e;
+end $$;
+
+-- Those of the candidates that pass every filter, in their order.
+create or replace function absurd.matching_ids(
+  p_ids uuid[], p_queue_name text, p_task_name text, p_prefix boolean, p_state text, p_spawned_from timestamptz, p_spawned_to timestamptz,
+  p_idempotency_key text, p_text text, p_limit integer)
+returns uuid[]
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_custom_plan
+as $$
+declare
+  -- As typed, and as it stands in a JSON string.
+  v_plain text := lower(p_text collate "C");
+  v_quoted text := lower(substr(to_json(p_text)::text, 2, length(to_json(p_text)::text) - 2) collate "C");
+begin
+  if p_ids = '{}'::uuid[] then
+    return p_ids;
+  end if;
+  return array(
+    select t.task_id
+    from unnest(p_ids) with ordinality as c(task_id, ord)
+    join absurd.tasks t on t.task_id = c.task_id
+    where (p_queue_name is null or t.queue_name = p_queue_name)
+      and (p_task_name is null or case when p_prefix then starts_with(t.task_name, p_task_name) else t.task_name = p_task_name end)
+      and (p_spawned_from is null or t.spawned_at >= p_spawned_from) and (p_spawned_to is null or t.spawned_at < p_spawned_to)
+      and (p_idempotency_key is null or t.idempotency_key = p_idempotency_key)
+      and (p_state is null or p_state = coalesce(t.outcome, (select r.state from absurd.runs r where r.task_id = t.task_id), 'pending'))
+      -- No function: called for each row, it would cost more than the search.
+      and (p_text is null
+        or case when pg_column_size(t.params) <= 100000 then case when strpos(lower(t.params::text collate "C"), v_plain) > 0
+          or (v_quoted <> v_plain and strpos(lower(t.params::text collate "C"), v_quoted) > 0)
+          then absurd.shows_text(t.params::text, v_plain, v_quoted) end end
+        or exists (
+          select from absurd.attempts a
+          where a.task_id = t.task_id and case when pg_column_size(a.failure) <= 100000 then
+            case when strpos(lower(a.failure::text collate "C"), v_plain) > 0
+              or (v_quoted <> v_plain and strpos(lower(a.failure::text collate "C"), v_quoted) > 0)
+            then absurd.shows_text(a.failure::text, v_plain, v_quoted) end end))
+    order by c.ord
+    limit p_limit);
+end $$;
+
+-- Whether words stand in a text as its readers see it. Without this, whoever may search but not answer would find the secret of a token,
+-- digit by digit.
+create or replace function absurd.shows_text(p_text text, p_plain text, p_quoted text) returns boolean
+language sql stable as $$
+  select strpos(s.shown, p_plain) > 0 or strpos(s.shown, p_quoted) > 0
+  from (select lower(absurd.hide_secrets(p_text) collate "C") as shown) s
+$$;
+
+-- Rows of a list, in the order of the ids. failure: the JSON text of that of the last attempt, unless it is larger than 20 kB; waits_for: in
+-- words.
+create or replace function absurd.found_tasks(p_ids uuid[]) returns json
+language sql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+  select coalesce(json_agg(json_build_object(
+    'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
+    'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
+    'priority', t.priority, 'spawned_at', t.spawned_at, 'available_at', r.available_at, 'started_at', coalesce(r.started_at, t.started_at),
+    'finished_at', t.finished_at, 'worker_id', coalesce(r.worker_id, t.worker_id), 'parent_task_id', t.parent_task_id,
+    'idempotency_key', absurd.hide_secrets(t.idempotency_key), 'note', r.note,
+    'failure', case when t.outcome is distinct from 'completed' then (
+      select case when pg_column_size(a.failure) <= 20000 then absurd.hide_secrets(a.failure::text) end
+      from absurd.attempts a where a.task_id = t.task_id order by a.attempt desc limit 1) end,
+    'waits_for', case when r.state = 'sleeping' then absurd.awaited_words(r.run_id) end) order by i.ord), '[]')
+  from unnest(p_ids) with ordinality as i(task_id, ord)
+  join absurd.tasks t on t.task_id = i.task_id
+  left join absurd.runs r on r.task_id = t.task_id
+$$;
+
+-- Names of tasks to choose from, of one queue or of all; none if there are more than a thousand pairs of queue and name.
+create or replace function absurd.known_task_names(p_queue_name text default null) returns text[]
+language sql stable
+set jit = off
+as $$
+  select array(
+    select distinct u.name from unnest((absurd.searched_names(p_queue_name, '', true, 1000)).task_names) as u(name) order by u.name)
+$$;
+
 -- functions/inspect_task.sql
 
 -- The attempts of a task in order: those that failed, then the one that lives or completed the task.
@@ -4560,12 +6101,12 @@ as $$
 $$;
 
 -- Everything that is known of one task, as one document; null if there is no such task. Lists are bounded: at most 1,000 checkpoints
--- and 1,000 children, while checkpoint_count and child_count say how many there are.
+-- and 1,000 children, while checkpoint_count and child_count say how many there are. Secrets of tokens are hidden.
 create or replace function absurd.show_task(p_task_id uuid) returns json
 language sql stable
 set jit = off
 as $$
-  select json_build_object(
+  select absurd.hide_secrets(json_build_object(
     'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
     'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
     'priority', t.priority, 'params', t.params, 'headers', t.headers, 'retry_strategy', t.retry_strategy,
@@ -4580,10 +6121,232 @@ as $$
     'checkpoints', absurd.show_checkpoints(t.task_id),
     'waits', absurd.show_waits(t.task_id),
     'child_count', (select count(*) from absurd.tasks k where k.parent_task_id = t.task_id),
-    'children', absurd.show_children(t.task_id))
+    'children', absurd.show_children(t.task_id))::text)::json
   from absurd.tasks t
   left join absurd.runs r on r.task_id = t.task_id
   where t.task_id = p_task_id
+$$;
+
+-- What a caller needs of a task, in a bounded number of fields; null if there is no such task. While it is retried, failure is that of
+-- its last attempt. Secrets of tokens are hidden, but for a result: that is what the task gives, to whom it was given.
+create or replace function absurd.read_task(p_task_id uuid) returns json
+language sql stable
+set jit = off
+as $$
+  select json_build_object(
+    'task_id', t.task_id, 'state', coalesce(t.outcome, r.state, 'pending'), 'run_id', coalesce(r.run_id, t.run_id),
+    'queue_name', t.queue_name, 'task_name', t.task_name, 'attempt', coalesce(r.attempt, t.attempt),
+    'max_attempts', t.max_attempts, 'priority', t.priority, 'params', absurd.hide_secrets(t.params::text)::json,
+    'headers', absurd.hide_secrets(t.headers::text)::json,
+    'idempotency_key', absurd.hide_secrets(t.idempotency_key), 'parent_task_id', t.parent_task_id, 'spawned_at', t.spawned_at,
+    'available_at', r.available_at, 'started_at', coalesce(r.started_at, t.started_at), 'finished_at', t.finished_at,
+    'note', r.note, 'result', t.result,
+    'failure', case when t.outcome is distinct from 'completed' then
+      (select absurd.hide_secrets(a.failure::text)::json from absurd.attempts a where a.task_id = t.task_id order by a.attempt desc limit 1) end)
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  where t.task_id = p_task_id
+$$;
+
+-- The next piece of a long history, as read_checkpoints() gives it to workers, with secrets of tokens hidden.
+create or replace function absurd.list_checkpoints(p_task_id uuid, p_after_position integer, p_after_step text) returns text
+language sql stable as $$
+  select absurd.hide_secrets(absurd.read_checkpoints(p_task_id, p_after_position, p_after_step))
+$$;
+
+-- The queue of a task, for callers who know its id alone; null if there is no such task.
+create or replace function absurd.queue_of_task(p_task_id uuid) returns text
+language sql stable as $$
+  select t.queue_name from absurd.tasks t where t.task_id = p_task_id
+$$;
+
+-- functions/task_details.sql
+
+-- One task for a page about it, in bounded pieces: large values are cut and can be had whole, lists come in pages.
+
+-- What is known of a task, as one document; null if there is no such task. Stored values come as {"text"}, their JSON in a string: whatever
+-- it is, it does not keep the rest from being read. Larger ones than p_value_bytes come as {"bytes"}: task_value() has the whole. Pages, of p_limit: attempts, the last first, before p_before_attempt;
+-- checkpoints in handler order after (p_after_position, p_after_step); children after p_after_child. *_count say how many there are.
+-- Secrets of tokens are stars. marks: the last 300 checkpoints in order of time, without their values. parents: up to 20, the nearest first.
+create or replace function absurd.task_details(
+  p_task_id uuid, p_before_attempt integer default null, p_after_position integer default null, p_after_step text default null,
+  p_after_child uuid default null, p_limit integer default 100, p_value_bytes integer default 8192)
+returns json
+language sql stable
+set jit = off set enable_seqscan = off
+as $$
+  select absurd.hide_secrets(json_build_object(
+    'now', absurd.current_time(),
+    'task_id', t.task_id, 'run_id', coalesce(r.run_id, t.run_id), 'queue_name', t.queue_name, 'task_name', t.task_name,
+    'state', coalesce(t.outcome, r.state, 'pending'), 'attempt', coalesce(r.attempt, t.attempt), 'max_attempts', t.max_attempts,
+    'priority', t.priority, 'retry_strategy', t.retry_strategy, 'max_delay', t.max_delay, 'max_duration', t.max_duration,
+    'idempotency_key', t.idempotency_key, 'parent_task_id', t.parent_task_id, 'spawned_at', t.spawned_at, 'available_at', r.available_at,
+    'started_at', coalesce(r.started_at, t.started_at), 'finished_at', t.finished_at, 'worker_id', coalesce(r.worker_id, t.worker_id),
+    'lease_expires_at', r.lease_expires_at, 'deadline_at', r.deadline_at, 'note', r.note,
+    'params', absurd.bounded_value(t.params, p_value_bytes), 'headers', absurd.bounded_value(t.headers, p_value_bytes),
+    'result', absurd.bounded_value(t.result, p_value_bytes),
+    'source', case when json_typeof(t.headers) = 'object' then (t.headers -> 'absurd-source')::text end,
+    'attempt_count', (select count(*) from absurd.attempts a where a.task_id = t.task_id)
+      + (t.outcome is null or t.outcome = 'completed')::integer,
+    'attempts', absurd.page_of_attempts(t.task_id, p_before_attempt, p_limit, p_value_bytes),
+    'checkpoint_count', c.total, 'checkpoints', c.page, 'marks', c.marks,
+    'waits', absurd.page_of_waits(t.task_id, p_limit),
+    'child_count', (select count(*) from (select from absurd.tasks k where k.parent_task_id = t.task_id limit 10001) k),
+    'children', absurd.page_of_children(t.task_id, p_after_child, p_limit),
+    'parents', absurd.parents_of(t.task_id))::text)::json
+  from absurd.tasks t
+  left join absurd.runs r on r.task_id = t.task_id
+  cross join absurd.checkpoints_of(p_task_id, p_after_position, p_after_step, p_limit, p_value_bytes, 300) c
+  where t.task_id = p_task_id
+$$;
+
+-- One value of a task whole, as it was stored: params, headers, result; checkpoint by its step name; failure by the number of its attempt.
+-- No value or no task: null. Secrets of tokens are stars. A value of more than p_max_bytes is refused: AB013.
+create or replace function absurd.task_value(
+  p_task_id uuid, p_what text, p_step_name text default null, p_attempt integer default null, p_max_bytes integer default 268435456)
+returns json
+language plpgsql stable
+set jit = off set enable_seqscan = off
+as $$
+declare
+  v_value json;
+begin
+  case p_what
+    when 'params' then
+      v_value := (select t.params from absurd.tasks t where t.task_id = p_task_id);
+    when 'headers' then
+      v_value := (select t.headers from absurd.tasks t where t.task_id = p_task_id);
+    when 'result' then
+      v_value := (select t.result from absurd.tasks t where t.task_id = p_task_id);
+    when 'checkpoint' then
+      v_value := (select c.state from absurd.checkpoints c where c.task_id = p_task_id and c.step_name = p_step_name);
+    when 'failure' then
+      v_value := (select a.failure from absurd.attempts a
+        where a.task_id = p_task_id and a.attempt = p_attempt order by a.ended_at desc limit 1);
+    else
+      raise exception 'what must be params, headers, result, checkpoint or failure, not "%"', left(p_what, 80) using errcode = 'AB012';
+  end case;
+  if octet_length(v_value::text) > p_max_bytes then
+    raise exception 'the % of task % has % bytes, more than the % that were asked for', p_what, p_task_id, octet_length(v_value::text), p_max_bytes
+      using errcode = 'AB013', hint = 'absurdctl export-task writes all of it into a file.';
+  end if;
+  return absurd.hide_secrets(v_value::text)::json;
+end $$;
+
+-- The text of a value, or its size. Null for null.
+create or replace function absurd.bounded_value(p_value json, p_bytes integer) returns json
+language sql immutable parallel safe as $$
+  select case
+    when p_value is null then null
+    when octet_length(p_value::text) <= p_bytes then json_build_object('text', p_value::text)
+    else json_build_object('bytes', octet_length(p_value::text))
+  end
+$$;
+
+-- Attempts, the last first: those that ended, and the one that lives or completed the task.
+create or replace function absurd.page_of_attempts(p_task_id uuid, p_before_attempt integer, p_limit integer, p_value_bytes integer)
+returns json
+language sql stable as $$
+  select coalesce(json_agg(json_build_object('run_id', p.run_id, 'attempt', p.attempt, 'state', p.state, 'cause', p.cause,
+    'worker_id', p.worker_id, 'started_at', p.started_at, 'ended_at', p.ended_at, 'retry_at', p.retry_at,
+    'failure', absurd.bounded_value(p.failure, p_value_bytes)) order by p.attempt desc, p.ended_at desc nulls first), '[]')
+  from (
+    select * from (
+      (select a.run_id, a.attempt, case when a.cause in ('cancel', 'delay', 'duration') then 'cancelled' else 'failed' end as state,
+        a.cause, a.worker_id, a.started_at, a.ended_at, a.retry_at, a.failure
+      from absurd.attempts a
+      where a.task_id = p_task_id and (p_before_attempt is null or a.attempt < p_before_attempt)
+      order by a.attempt desc limit absurd.page_size(p_limit))
+      union all
+      select r.run_id, r.attempt, r.state, null, r.worker_id, r.started_at, null, null, null
+      from absurd.runs r where r.task_id = p_task_id
+      union all
+      select t.run_id, t.attempt, 'completed', null, t.worker_id, t.started_at, t.finished_at, null, null
+      from absurd.tasks t where t.task_id = p_task_id and t.outcome = 'completed'
+    ) i
+    where p_before_attempt is null or i.attempt < p_before_attempt
+    order by i.attempt desc
+    limit absurd.page_size(p_limit)
+  ) p
+$$;
+
+-- A page of the checkpoints in handler order, how many there are, and when the last ones were recorded, by which run. They are walked once,
+-- without their values: no index knows their order.
+create or replace function absurd.checkpoints_of(
+  p_task_id uuid, p_after_position integer, p_after_step text, p_limit integer, p_value_bytes integer, p_marks integer,
+  out total bigint, out page json, out marks json)
+returns record
+language sql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+  with every as materialized (
+    select s.step_name, s.position, s.kind, s.owner_run_id, s.completed_at from absurd.checkpoints s where s.task_id = p_task_id
+  )
+  select (select count(*) from every),
+    (select coalesce(json_agg(json_build_object('step_name', c.step_name, 'kind', c.kind, 'position', c.position,
+        'state', absurd.bounded_value(c.state, p_value_bytes), 'event_seq', c.event_seq,
+        'owner_run_id', c.owner_run_id, 'completed_at', c.completed_at) order by c.position, c.step_name collate "C"), '[]')
+      from (
+        select e.step_name from every e
+        where p_after_position is null or (e.position, e.step_name collate "C") > (p_after_position, coalesce(p_after_step, '') collate "C")
+        order by e.position, e.step_name collate "C"
+        limit absurd.page_size(p_limit)
+      ) k
+      join absurd.checkpoints c on c.task_id = p_task_id and c.step_name = k.step_name),
+    (select coalesce(json_agg(json_build_object('step_name', m.step_name, 'kind', m.kind, 'owner_run_id', m.owner_run_id,
+        'completed_at', m.completed_at) order by m.completed_at, m.position, m.step_name), '[]')
+      from (select * from every e order by e.completed_at desc, e.position desc, e.step_name desc limit p_marks) m)
+$$;
+
+-- What a sleeping task waits for. token_name: of the token whose answer it is.
+create or replace function absurd.page_of_waits(p_task_id uuid, p_limit integer) returns json
+language sql stable as $$
+  select coalesce(json_agg(json_build_object('kind', case when w.kind = 'timer' then w.detail else w.kind end, 'step_name', w.step_name,
+    'queue_name', w.queue_name, 'event_name', w.event_name, 'since_seq', w.since_seq, 'awaited_task_id', w.awaited_task_id,
+    'token_name', (select k.token_name from absurd.tokens k where w.kind = 'token' and k.token_id::text = w.detail and k.task_id = p_task_id),
+    'waiting_since', w.created_at, 'until', w.available_at) order by w.wait_id), '[]')
+  from (
+    select v.*, r.available_at
+    from absurd.runs r
+    join absurd.waits v on v.run_id = r.run_id
+    where r.task_id = p_task_id
+    order by v.wait_id
+    limit absurd.page_size(p_limit)
+  ) w
+$$;
+
+-- The tasks that a task spawned, in order. child_count: whether there is more below.
+create or replace function absurd.page_of_children(p_task_id uuid, p_after_child uuid, p_limit integer) returns json
+language sql stable as $$
+  select coalesce(json_agg(json_build_object('task_id', k.task_id, 'queue_name', k.queue_name, 'task_name', k.task_name,
+    'state', coalesce(k.outcome, r.state, 'pending'), 'spawned_at', k.spawned_at, 'finished_at', k.finished_at,
+    'has_children', exists (select from absurd.tasks g where g.parent_task_id = k.task_id)) order by k.task_id), '[]')
+  from (
+    select t.task_id, t.queue_name, t.task_name, t.outcome, t.spawned_at, t.finished_at
+    from absurd.tasks t
+    where t.parent_task_id = p_task_id and (p_after_child is null or t.task_id > p_after_child)
+    order by t.task_id limit absurd.page_size(p_limit)
+  ) k
+  left join absurd.runs r on r.task_id = k.task_id
+$$;
+
+-- The task that spawned a task, the one that spawned that, and so on; one that has been cleaned up is the last.
+create or replace function absurd.parents_of(p_task_id uuid) returns json
+language sql stable as $$
+  with recursive chain as (
+    select t.parent_task_id as task_id, 1 as distance
+    from absurd.tasks t where t.task_id = p_task_id and t.parent_task_id is not null
+    union all
+    select t.parent_task_id, c.distance + 1
+    from chain c
+    join absurd.tasks t on t.task_id = c.task_id
+    where t.parent_task_id is not null and c.distance < 20
+  )
+  select coalesce(json_agg(json_build_object('task_id', c.task_id, 'queue_name', t.queue_name, 'task_name', t.task_name,
+    'state', case when t.task_id is not null then coalesce(t.outcome, r.state, 'pending') end) order by c.distance), '[]')
+  from chain c
+  left join absurd.tasks t on t.task_id = c.task_id
+  left join absurd.runs r on r.task_id = c.task_id
 $$;
 
 -- functions/inspect_queues.sql
@@ -4603,7 +6366,7 @@ declare
   v_from timestamptz := absurd.moment_ago(p_newer_than);
 begin
   return query
-    select e.seq, e.queue_name, e.event_name, e.payload, e.emitted_at, e.claimed_at, e.delivered
+    select e.seq, e.queue_name, e.event_name, absurd.hide_secrets(e.payload::text)::json, e.emitted_at, e.claimed_at, e.delivered
     from absurd.events e
     where (p_queue_name is null or e.queue_name = p_queue_name)
       and (p_event_name is null or p_prefix or e.event_name = p_event_name)
@@ -4650,7 +6413,7 @@ as $$
   select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency,
     (select count(*) from absurd.runs r where r.worker_id = w.worker_id and r.state = 'running' and r.lease_expires_at is not null)::integer, w.idle,
     w.started_at, w.heartbeat_at, w.lease_seconds,
-    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => w.lease_seconds)
+    w.missing_since is not null or w.heartbeat_at < absurd.current_time() - make_interval(secs => least(greatest(w.lease_seconds, 0), 315360000))
   from absurd.workers w
   order by w.started_at, w.worker_id
 $$;
@@ -4693,11 +6456,1052 @@ as $$
   limit absurd.page_size(p_limit)
 $$;
 
+-- functions/inspect_overview.sql
+
+-- Reading for the dashboard: whatever a table holds, each function reads a bounded number of its rows. Where counting ends at a bound,
+-- the number returned is one more than that.
+
+-- How far a count goes, in rows.
+create or replace function absurd.count_bound() returns integer
+language sql immutable parallel safe as $$ select 10000 $$;
+
+-- How many rows a search without an index looks at.
+create or replace function absurd.search_bound() returns integer
+language sql immutable parallel safe as $$ select 20000 $$;
+
+-- Queues in order of name, with what is alive in them and what failed since a moment. sleeping_more: more sleep than could be counted.
+-- The next page: pass the last name.
+create or replace function absurd.page_of_queues(
+  p_since timestamptz default null, p_after text default null, p_limit integer default 50, p_queue_name text default null)
+returns table (
+  queue_name text, created_at timestamptz, paused_at timestamptz, max_payload_bytes integer, pending integer, running integer,
+  sleeping integer, sleeping_more boolean, failed integer, oldest_ready_at timestamptz, workers integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_bound integer := absurd.count_bound();
+  v_since timestamptz := coalesce(p_since, absurd.current_time() - interval '1 day');
+  v_timeless jsonb;
+  v_more boolean;
+begin
+  -- Sleepers without a time are in no index of runs: they are counted by their waits, half as many, for with each its run is looked at.
+  select coalesce(jsonb_object_agg(s.queue_name, s.sleepers), '{}'), coalesce(sum(s.waits), 0) > v_bound / 2 into v_timeless, v_more
+  from (
+    select r.queue_name, count(distinct r.run_id) filter (where r.available_at is null and r.state = 'sleeping') as sleepers, count(*) as waits
+    from (select w.run_id from absurd.waits w where w.run_id is not null order by w.run_id limit v_bound / 2 + 1) w
+    left join absurd.runs r on r.run_id = w.run_id
+    group by r.queue_name
+  ) s
+  where s.queue_name is not null;
+  return query
+    select q.queue_name, q.created_at, q.paused_at, q.max_payload_bytes,
+      (select count(*)::integer from (
+        select from absurd.runs r where r.queue_name = q.queue_name and r.state = 'pending' limit v_bound + 1) c),
+      coalesce(l.running, 0),
+      coalesce((v_timeless ->> q.queue_name)::integer, 0) + (select count(*)::integer from (
+        select from absurd.runs r
+        where r.queue_name = q.queue_name and r.state = 'sleeping' and r.available_at is not null limit v_bound + 1) c),
+      v_more,
+      -- Among the newest: the index knows no causes, and a million cancelled tasks may lie before the first that has failed.
+      (select count(*) filter (where c.cause not in ('cancel', 'delay', 'duration'))::integer from (
+        select a.cause from absurd.attempts a
+        where a.queue_name = q.queue_name and a.final and a.ended_at >= v_since
+        order by a.ended_at desc limit v_bound + 1) c),
+      absurd.oldest_ready(q.queue_name),
+      (select count(*)::integer from absurd.workers w where q.queue_name = any (w.queue_names))
+    from (
+      select n.* from absurd.queues n
+      where (p_after is null or n.queue_name > p_after) and (p_queue_name is null or n.queue_name = p_queue_name)
+      order by n.queue_name limit absurd.page_size(p_limit)
+    ) q
+    left join (
+      select r.queue_name, count(*)::integer as running
+      from (select r.queue_name from absurd.runs r where r.state = 'running' and r.lease_expires_at is not null limit v_bound + 1) r
+      group by r.queue_name
+    ) l on l.queue_name = q.queue_name
+    order by q.queue_name;
+end $$;
+
+-- Since when the first ready run of a queue waits to be claimed: the first of each priority, of which there are few.
+create or replace function absurd.oldest_ready(p_queue_name text) returns timestamptz
+language sql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+  with recursive first as (
+    (select r.priority, r.available_at, 1 as place from absurd.runs r
+     where r.queue_name = p_queue_name and r.state = 'pending'
+     order by r.priority desc, r.available_at, r.run_id limit 1)
+    union all
+    select n.priority, n.available_at, f.place + 1
+    from first f
+    cross join lateral (
+      select r.priority, r.available_at from absurd.runs r
+      where r.queue_name = p_queue_name and r.state = 'pending' and r.priority < f.priority
+      order by r.priority desc, r.available_at, r.run_id limit 1) n
+    where f.place < 100
+  )
+  select min(f.available_at) from first f
+$$;
+
+-- How many tasks ended in each of p_buckets pieces of the last p_seconds, by queue. failed and cancelled are counted, up to 1,000 in a
+-- piece. completed are those of the tasks that were spawned in that time or as long before, for nothing keeps tasks in the order of their
+-- ends: all of them up to search_bound(); beyond that a sample, and estimated is true. p_queue_name: only that one.
+create or replace function absurd.throughput(p_seconds double precision, p_buckets integer default 60, p_queue_name text default null)
+returns table (
+  bucket integer, queue_name text, completed double precision, failed double precision, cancelled double precision, estimated boolean)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_buckets integer := least(greatest(coalesce(p_buckets, 60), 1), 120);
+  v_seconds double precision := least(greatest(coalesce(p_seconds, 3600), 60), 31536000);
+  v_width interval := make_interval(secs => v_seconds / v_buckets);
+  v_to timestamptz := absurd.current_time();
+  v_from timestamptz := v_to - make_interval(secs => v_seconds);
+  v_many boolean := exists (
+    select from absurd.tasks t
+    where t.task_id >= absurd.id_floor(v_from - make_interval(secs => v_seconds))
+    order by t.task_id offset absurd.search_bound() limit 1);
+begin
+  return query
+    with seen as materialized (
+      select t.queue_name, t.outcome, t.finished_at, 1::double precision as weight
+      from absurd.tasks_spawned(v_from - make_interval(secs => v_seconds), v_to + interval '1 hour', absurd.search_bound()) t
+      where not v_many
+      union all
+      select s.queue_name, s.outcome, s.finished_at, s.weight from absurd.sample_spawned(v_from, v_to, v_buckets) s where v_many
+    ), done as (
+      select floor(extract(epoch from s.finished_at - v_from) / extract(epoch from v_width))::integer as bucket, s.queue_name,
+        sum(s.weight) as completed
+      from seen s
+      where s.outcome = 'completed' and s.finished_at >= v_from and s.finished_at < v_to
+        and (p_queue_name is null or s.queue_name = p_queue_name)
+      group by 1, 2
+    ), ended as (
+      select s.i as bucket, q.queue_name, count(*) filter (where a.cause not in ('cancel', 'delay', 'duration')) as failed,
+        count(*) filter (where a.cause in ('cancel', 'delay', 'duration')) as cancelled
+      from generate_series(0, v_buckets - 1) as s(i)
+      cross join (
+        select n.queue_name from absurd.queues n where p_queue_name is null or n.queue_name = p_queue_name
+        order by n.queue_name limit 100) q
+      cross join lateral (
+        select a.cause from absurd.attempts a
+        where a.final and a.queue_name = q.queue_name
+          and a.ended_at >= v_from + s.i * v_width and a.ended_at < v_from + (s.i + 1) * v_width
+        limit 1000) a
+      group by 1, 2
+    )
+    select coalesce(d.bucket, e.bucket), coalesce(d.queue_name, e.queue_name), coalesce(d.completed, 0)::double precision,
+      coalesce(e.failed, 0)::double precision, coalesce(e.cancelled, 0)::double precision, v_many
+    from done d
+    full join ended e on e.bucket = d.bucket and e.queue_name = d.queue_name
+    order by 1, 2;
+end $$;
+
+-- Some of the tasks that were spawned in a span of time and as long before it, each with the number of tasks that it stands for. Of each
+-- piece of the span: the first 200, and 40 from each of six places. How many there are in the piece is counted up to 2,000; beyond that
+-- it follows from how close tasks follow each other in those places: the median, for one of them may lie in a burst.
+create or replace function absurd.sample_spawned(p_from timestamptz, p_to timestamptz, p_pieces integer)
+returns table (queue_name text, outcome text, finished_at timestamptz, weight double precision)
+language sql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+as $$
+  with piece as materialized (
+    select s.i, s.width, absurd.id_floor(s.start) as low, absurd.id_floor(s.start + s.width) as high, s.start
+    from (
+      select i, (p_to - p_from) / b.pieces as width, p_from + i * (p_to - p_from) / b.pieces as start
+      from (select least(greatest(p_pieces, 1), 120) as pieces) b cross join generate_series(0, b.pieces - 1) as i
+      union all
+      select -i, (p_to - p_from) / 12, p_from - i * (p_to - p_from) / 12 from generate_series(1, 12) as i
+    ) s
+  ), place as materialized (
+    select s.i, s.k, s.width, absurd.id_floor(s.start) as low, absurd.id_floor(s.start + s.width) as high, s.start
+    from (
+      select p.i, k, p.width / 6 as width, p.start + (k + 0.3) * p.width / 6 as start
+      from piece p cross join generate_series(0, 5) as k
+    ) s
+  ), near as materialized (
+    select p.i, p.k, t.*
+    from place p
+    cross join lateral (
+      select t.task_id, t.queue_name, t.outcome, t.finished_at, t.spawned_at from absurd.tasks t
+      where t.task_id >= p.low and t.task_id < p.high order by t.task_id limit 40) t
+  ), looked as materialized (
+    select n.i, n.k, count(*) as tasks, max(n.spawned_at) as until from near n group by n.i, n.k
+  ), density as materialized (
+    -- tasks in a second: the median of the six places
+    select p.i, percentile_cont(0.5) within group (order by case when coalesce(l.tasks, 0) < 40
+      then coalesce(l.tasks, 0) / extract(epoch from p.width)
+      else 40 / greatest(extract(epoch from l.until - p.start), 0.0001) end::double precision) as density
+    from place p left join looked l on l.i = p.i and l.k = p.k
+    group by p.i
+  ), number as materialized (
+    select p.i, greatest(c.tasks, d.density * extract(epoch from p.width)::double precision) as tasks
+    from piece p
+    join density d on d.i = p.i
+    cross join lateral (
+      select count(*) as tasks from (
+        select from absurd.tasks t where t.task_id >= p.low and t.task_id < p.high order by t.task_id limit 2000) b) c
+  ), seen as materialized (
+    select distinct on (s.task_id) s.i, s.queue_name, s.outcome, s.finished_at
+    from (
+      select p.i, t.*
+      from piece p
+      cross join lateral (
+        select t.task_id, t.queue_name, t.outcome, t.finished_at from absurd.tasks t
+        where t.task_id >= p.low and t.task_id < p.high order by t.task_id limit 200) t
+      union all
+      select n.i, n.task_id, n.queue_name, n.outcome, n.finished_at from near n
+    ) s
+  ), size as materialized (
+    select s.i, count(*) as tasks from seen s group by s.i
+  )
+  select s.queue_name, s.outcome, s.finished_at, greatest(n.tasks / z.tasks, 1)
+  from seen s
+  join size z on z.i = s.i
+  join number n on n.i = s.i
+$$;
+
+-- The first tasks that were spawned in a span of time, by their ids.
+create or replace function absurd.tasks_spawned(p_from timestamptz, p_to timestamptz, p_limit integer)
+returns table (task_id uuid, queue_name text, spawned_at timestamptz, outcome text, finished_at timestamptz)
+language sql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+  select t.task_id, t.queue_name, t.spawned_at, t.outcome, t.finished_at
+  from absurd.tasks t
+  where t.task_id >= absurd.id_floor(p_from) and t.task_id < absurd.id_floor(p_to)
+  order by t.task_id
+  limit p_limit
+$$;
+
+-- Workers, the oldest first, with the number of runs that each holds and those of them that started first, as JSON:
+-- [{"task_id", "task_name", "queue_name", "attempt", "started_at", "lease_expires_at"}].
+create or replace function absurd.page_of_workers(p_runs integer default 20, p_limit integer default 200)
+returns table (
+  worker_id text, queue_names text[], hostname text, pid integer, version text, concurrency integer, running integer, idle boolean,
+  started_at timestamptz, heartbeat_at timestamptz, lease_seconds double precision, missing boolean, stale boolean, runs json)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  return query
+    with held as materialized (
+      select h.*, row_number() over (partition by h.worker_id order by h.started_at, h.run_id) as place
+      from (
+        select r.worker_id, r.run_id, r.task_id, r.queue_name, r.attempt, r.started_at, r.lease_expires_at
+        from absurd.runs r where r.state = 'running' and r.lease_expires_at is not null limit absurd.count_bound()) h
+    ), number as (
+      select h.worker_id, count(*)::integer as running from held h group by h.worker_id
+    ), shown as (
+      select h.worker_id, json_agg(json_build_object('task_id', h.task_id, 'task_name', t.task_name, 'queue_name', h.queue_name,
+        'attempt', h.attempt, 'started_at', h.started_at, 'lease_expires_at', h.lease_expires_at) order by h.place) as runs
+      from held h join absurd.tasks t on t.task_id = h.task_id
+      where h.place <= least(greatest(p_runs, 0), 100)
+      group by h.worker_id
+    )
+    select w.worker_id, w.queue_names, w.hostname, w.pid, w.version, w.concurrency, coalesce(n.running, 0), w.idle, w.started_at,
+      w.heartbeat_at, w.lease_seconds, w.missing_since is not null,
+      w.missing_since is not null or w.heartbeat_at < v_now - absurd.stored_seconds(w.lease_seconds), s.runs
+    from (select v.* from absurd.workers v order by v.started_at, v.worker_id limit absurd.page_size(p_limit)) w
+    left join number n on n.worker_id = w.worker_id
+    left join shown s on s.worker_id = w.worker_id
+    order by w.started_at, w.worker_id;
+end $$;
+
+-- The names of schedules that fire next; those that no scheduler has computed yet come by the moment after which they do.
+create or replace function absurd.due_schedules(p_limit integer default 10) returns setof text
+language sql stable
+set jit = off
+as $$
+  select s.schedule_name
+  from absurd.schedules s
+  where s.paused_at is null and s.ended_at is null and s.problem is null
+  order by coalesce(s.due_at, s.plan_after), s.schedule_name
+  limit absurd.page_size(p_limit)
+$$;
+
+-- The tasks that failed last, with the kind and the beginning of their failure.
+create or replace function absurd.last_failures(p_limit integer default 8)
+returns table (task_id uuid, task_name text, queue_name text, attempt integer, ended_at timestamptz, failure_name text, failure_message text)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  -- Of each queue: what has been cancelled is read too, and passed over.
+  v_rows integer := absurd.count_bound() / greatest(least((select count(*) from absurd.queues), 100), 1);
+begin
+  return query
+    select f.task_id, t.task_name, f.queue_name, f.attempt, f.ended_at, left(absurd.failure_text(f.failure, 'name'), 200),
+      left(absurd.hide_secrets(left(absurd.failure_text(f.failure, 'message'), 2000)), 300)
+    from (
+      select l.*
+      from (select q.queue_name from absurd.queues q order by q.queue_name limit 200) q
+      cross join lateral (
+        select a.task_id, a.queue_name, a.attempt, a.ended_at, a.failure
+        from (
+          select n.* from absurd.attempts n where n.final and n.queue_name = q.queue_name order by n.ended_at desc limit v_rows) a
+        where a.cause not in ('cancel', 'delay', 'duration')
+        order by a.ended_at desc limit absurd.page_size(p_limit)) l
+      order by l.ended_at desc limit absurd.page_size(p_limit)
+    ) f
+    join absurd.tasks t on t.task_id = f.task_id
+    order by f.ended_at desc;
+end $$;
+
+-- A text of a failure; null for what is none, or cannot be read as text because it holds a NUL character.
+create or replace function absurd.failure_text(p_failure json, p_name text) returns text
+language plpgsql immutable as $$
+begin
+  return case when json_typeof(p_failure) = 'object' then p_failure ->> p_name end;
+exception when data_exception then
+  return null;
+end $$;
+
+-- functions/inspect_dashboard.sql
+
+-- Lists for the dashboard, in bounded pages.
+
+-- Events, the newest first, with their payload and source unless they are longer than p_bytes; started: how many tasks it started.
+-- p_prefix reads p_event_name as the beginning of the name. A whole name is found by its index; any other search looks at so many events
+-- as search_bound() says. searched_to: a last row with this alone when it ended there; go on with it as p_before_seq.
+create or replace function absurd.page_of_events(
+  p_queue_name text default null, p_event_name text default null, p_prefix boolean default false, p_before_seq bigint default null,
+  p_limit integer default 50, p_bytes integer default 4000)
+returns table (
+  seq bigint, queue_name text, event_name text, payload text, payload_bytes integer, source text, emitted_at timestamptz,
+  claimed_at timestamptz, delivered boolean, started integer, searched_to bigint)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_limit integer := absurd.page_size(p_limit);
+  v_by_index boolean := p_event_name is not null and not coalesce(p_prefix, false);
+  v_to bigint;
+  v_seqs bigint[];
+begin
+  if v_by_index then
+    v_seqs := array(
+      select f.seq
+      from absurd.queues q
+      cross join lateral (
+        select e.seq from absurd.events e
+        where e.queue_name = q.queue_name and e.event_name = p_event_name and (p_before_seq is null or e.seq < p_before_seq)
+        order by e.seq desc limit v_limit) f
+      where p_queue_name is null or q.queue_name = p_queue_name
+      order by f.seq desc limit v_limit);
+  else
+    select min(l.seq) into v_to from (
+      select e.seq from absurd.events e where p_before_seq is null or e.seq < p_before_seq
+      order by e.seq desc limit absurd.search_bound()) l;
+    v_seqs := array(
+      select e.seq from absurd.events e
+      where e.seq >= v_to and (p_before_seq is null or e.seq < p_before_seq)
+        and (p_queue_name is null or e.queue_name = p_queue_name)
+        and (p_event_name is null or starts_with(e.event_name, p_event_name))
+      order by e.seq desc limit v_limit);
+  end if;
+  return query
+    select e.seq, e.queue_name, e.event_name, case when octet_length(e.payload::text) <= p_bytes then absurd.hide_secrets(e.payload::text) end,
+      octet_length(e.payload::text), case when octet_length(e.source::text) <= p_bytes then absurd.hide_secrets(e.source::text) end, e.emitted_at, e.claimed_at,
+      e.delivered, (select count(t.task_id)::integer from absurd.event_tasks t where t.seq = e.seq), null::bigint
+    from unnest(v_seqs) as s(seq) join absurd.events e on e.seq = s.seq
+    order by e.seq desc;
+  if cardinality(v_seqs) < v_limit and exists (select from absurd.events e where e.seq < v_to) then
+    return query select null::bigint, null, null, null, null::integer, null, null::timestamptz, null::timestamptz, null::boolean,
+      null::integer, v_to;
+  end if;
+end $$;
+
+-- The tasks that an event has started, one row for each subscriber in their order: status ok, or why there is none. state: of the task
+-- now; null when it is gone.
+create or replace function absurd.tasks_of_event(p_seq bigint, p_limit integer default 200)
+returns table (subscription_id bigint, task_name text, task_id uuid, status text, message text, state text, finished_at timestamptz)
+language sql stable
+set jit = off set enable_seqscan = off
+as $$
+  select s.subscription_id, s.task_name, s.task_id, s.status, s.message,
+    case when t.task_id is not null then coalesce(t.outcome, r.state, 'pending') end, t.finished_at
+  from (
+    select e.* from absurd.event_tasks e where e.seq = p_seq order by e.subscription_id limit absurd.page_size(p_limit)) s
+  left join absurd.tasks t on t.task_id = s.task_id
+  left join absurd.runs r on r.task_id = s.task_id
+  order by s.subscription_id
+$$;
+
+-- The tasks that got an event from a wait, and by which step. No index leads from an event to them: the checkpoints of tasks are walked,
+-- of those that had been spawned when it was emitted the newest first; with p_later of those spawned since, the oldest first. A call looks
+-- for 0.1 s. next: a last row with this alone when it ended before the walk did, for p_after of the call that goes on; searched_at: to
+-- the tasks of which moment it came.
+create or replace function absurd.takers_of_event(
+  p_seq bigint, p_later boolean default false, p_after text default null, p_limit integer default 50)
+returns table (
+  task_id uuid, task_name text, queue_name text, step_name text, state text, spawned_at timestamptz, taken_at timestamptz,
+  searched_at timestamptz, next text)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_limit integer := absurd.page_size(p_limit);
+  v_stop_at timestamptz := clock_timestamp() + interval '100 milliseconds';
+  v_chunk integer := 1000;
+  v_id uuid := left(p_after, 36)::uuid;
+  v_step text := substr(p_after, 38);
+  v_read integer;
+  v_ids uuid[];
+  v_steps text[];
+  v_found_ids uuid[] := array[]::uuid[];
+  v_found_steps text[] := array[]::text[];
+begin
+  if v_id is null then
+    -- While the clock is moved ids say nothing of moments: all are earlier.
+    select coalesce(absurd.id_floor(e.emitted_at + interval '1 second'), 'ffffffff-ffff-ffff-ffff-ffffffffffff') into v_id
+    from absurd.events e where e.seq = p_seq;
+    v_step := '';
+  end if;
+  loop
+    select count(*)::integer, (array_agg(c.task_id order by c.place desc))[1], (array_agg(c.step_name order by c.place desc))[1],
+      coalesce(array_agg(c.task_id order by c.place) filter (where c.taken), '{}'),
+      coalesce(array_agg(c.step_name order by c.place) filter (where c.taken), '{}')
+    into v_read, v_id, v_step, v_ids, v_steps
+    from (
+      (select k.task_id, k.step_name, k.kind = 'event' and k.event_seq = p_seq as taken,
+         row_number() over (order by k.task_id desc, k.step_name desc) as place
+       from absurd.checkpoints k
+       where not p_later and (k.task_id, k.step_name) < (v_id, v_step)
+       order by k.task_id desc, k.step_name desc limit v_chunk)
+      union all
+      (select k.task_id, k.step_name, k.kind = 'event' and k.event_seq = p_seq,
+         row_number() over (order by k.task_id, k.step_name)
+       from absurd.checkpoints k
+       where p_later and (k.task_id, k.step_name) > (v_id, v_step)
+       order by k.task_id, k.step_name limit v_chunk)
+    ) c;
+    v_found_ids := v_found_ids || v_ids;
+    v_found_steps := v_found_steps || v_steps;
+    if cardinality(v_found_ids) > v_limit then
+      v_found_ids := v_found_ids[:v_limit];
+      v_found_steps := v_found_steps[:v_limit];
+      v_id := v_found_ids[v_limit];
+      v_step := v_found_steps[v_limit];
+      v_read := v_chunk;
+      exit;
+    end if;
+    exit when v_read < v_chunk or clock_timestamp() > v_stop_at;
+  end loop;
+  return query
+    select f.task_id, t.task_name, t.queue_name, absurd.hide_secrets(f.step_name), coalesce(t.outcome, r.state, 'pending'), t.spawned_at,
+      c.completed_at, null::timestamptz, null::text
+    from unnest(v_found_ids, v_found_steps) with ordinality as f(task_id, step_name, ord)
+    join absurd.tasks t on t.task_id = f.task_id
+    join absurd.checkpoints c on c.task_id = f.task_id and c.step_name = f.step_name
+    left join absurd.runs r on r.task_id = f.task_id
+    order by f.ord;
+  if v_read = v_chunk then
+    return query
+      select null::uuid, null, null, null, null, null::timestamptz, null::timestamptz,
+        (select t.spawned_at from absurd.tasks t where t.task_id = v_id), v_id || '/' || v_step;
+  end if;
+end $$;
+
+-- What sleeping runs wait for, the longest waiting first; kind as in list_waits(). p_event_name: waits for that event alone, by its index;
+-- any other search looks at a quarter of so many waits as search_bound() says, for with each it looks at its run. searched_to: as in
+-- page_of_events(), for p_after_wait_id.
+create or replace function absurd.page_of_waits_for(
+  p_queue_name text default null, p_event_name text default null, p_kind text default null, p_after_wait_id bigint default null,
+  p_limit integer default 50)
+returns table (
+  wait_id bigint, kind text, queue_name text, task_id uuid, task_name text, step_name text, event_queue_name text, event_name text,
+  awaited_task_id uuid, waiting_since timestamptz, until timestamptz, searched_to bigint)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_limit integer := absurd.page_size(p_limit);
+  v_to bigint;
+  v_ids bigint[];
+begin
+  if p_event_name is not null then
+    v_ids := array(
+      select f.wait_id
+      from absurd.queues q
+      cross join lateral (
+        select w.wait_id from absurd.waits w
+        where w.queue_name = q.queue_name and w.event_name = p_event_name and w.run_id is not null
+        limit absurd.search_bound()) f
+      where (p_queue_name is null or q.queue_name = p_queue_name) and (p_after_wait_id is null or f.wait_id > p_after_wait_id)
+      order by f.wait_id limit v_limit);
+  else
+    select max(l.wait_id) into v_to from (
+      select w.wait_id from absurd.waits w where p_after_wait_id is null or w.wait_id > p_after_wait_id
+      order by w.wait_id limit absurd.search_bound() / 4) l;
+    v_ids := array(
+      select w.wait_id
+      from absurd.waits w
+      join absurd.runs r on r.run_id = w.run_id
+      where w.wait_id <= v_to and (p_after_wait_id is null or w.wait_id > p_after_wait_id)
+        and (w.kind in ('event', 'task', 'token') or (w.kind = 'timer' and w.detail = 'sleep'))
+        and (p_kind is null or case when w.kind = 'timer' then w.detail else w.kind end = p_kind)
+        and (p_queue_name is null or r.queue_name = p_queue_name)
+      order by w.wait_id limit v_limit);
+  end if;
+  return query
+    select w.wait_id, case when w.kind = 'timer' then w.detail else w.kind end, r.queue_name, r.task_id, t.task_name, w.step_name,
+      case when w.kind = 'event' then w.queue_name end, w.event_name, w.awaited_task_id, w.created_at, r.available_at, null::bigint
+    from unnest(v_ids) as i(wait_id)
+    join absurd.waits w on w.wait_id = i.wait_id
+    join absurd.runs r on r.run_id = w.run_id
+    join absurd.tasks t on t.task_id = r.task_id
+    order by w.wait_id;
+  if cardinality(v_ids) < v_limit and exists (select from absurd.waits w where w.wait_id > v_to) then
+    return query select null::bigint, null, null, null::uuid, null, null, null, null, null::uuid, null::timestamptz, null::timestamptz, v_to;
+  end if;
+end $$;
+
+-- The names of schedules in order, those that hold a text in their name or in what they start; the next page: pass the last name.
+create or replace function absurd.page_of_schedules(p_text text default null, p_after text default null, p_limit integer default 50)
+returns setof text
+language sql stable
+set jit = off
+as $$
+  select s.schedule_name
+  from absurd.schedules s
+  where (p_after is null or s.schedule_name > p_after)
+    and (p_text is null or strpos(lower(concat_ws(' ', s.schedule_name, s.task_name, s.event_name)), lower(p_text)) > 0)
+  order by s.schedule_name
+  limit absurd.page_size(p_limit)
+$$;
+
+-- Subscriptions in the order in which they were made, those that hold a text in their pattern or the name of their task; the next page:
+-- pass the last id.
+create or replace function absurd.page_of_subscriptions(
+  p_queue_name text default null, p_text text default null, p_after bigint default null, p_limit integer default 50)
+returns table (
+  subscription_id bigint, queue_name text, pattern text, task_name text, target_queue text, config text, created_at timestamptz,
+  last_error text, last_error_at timestamptz)
+language sql stable
+set jit = off
+as $$
+  select s.subscription_id, s.queue_name, s.pattern, s.task_name, s.target_queue,
+    case when octet_length(s.config::text) <= 4000 then s.config::text end, s.created_at, s.last_error, s.last_error_at
+  from absurd.subscriptions s
+  where (p_queue_name is null or s.queue_name = p_queue_name) and (p_after is null or s.subscription_id > p_after)
+    and (p_text is null or strpos(lower(s.pattern || ' ' || s.task_name), lower(p_text)) > 0)
+  order by s.subscription_id
+  limit absurd.page_size(p_limit)
+$$;
+
+-- functions/metrics.sql
+
+-- Reading for machines that watch: counts for metrics, and what happens, for those who follow it.
+
+-- What is alive in each queue: exact counts, one pass over live runs and none over history, so a caller asks seldom when many tasks live.
+-- oldest_ready: seconds since the first ready run waits for a claim; oldest_running: since the first start of the oldest attempt that runs;
+-- overdue: since the first sleeper should have woken. 0 for none. workers: those that serve it and have given a sign of life lately.
+create or replace function absurd.queue_metrics()
+returns table (
+  queue_name text, paused boolean, pending bigint, running bigint, sleeping bigint, oldest_ready double precision,
+  oldest_running double precision, overdue double precision, workers bigint)
+language plpgsql stable
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  return query
+    select q.queue_name, q.paused_at is not null, coalesce(l.pending, 0), coalesce(l.running, 0), coalesce(l.sleeping, 0),
+      coalesce(greatest(extract(epoch from v_now) - extract(epoch from l.ready_at), 0), 0)::double precision,
+      coalesce(greatest(extract(epoch from v_now) - extract(epoch from l.started_at), 0), 0)::double precision,
+      coalesce(greatest(extract(epoch from v_now) - extract(epoch from l.due_at), 0), 0)::double precision,
+      (select count(*) from absurd.workers w where q.queue_name = any (w.queue_names) and w.missing_since is null
+        and w.heartbeat_at >= v_now - make_interval(secs => least(greatest(w.lease_seconds, 0), 315360000)))
+    from absurd.queues q
+    left join (
+      select r.queue_name, count(*) filter (where r.state = 'pending') as pending, count(*) filter (where r.state = 'running') as running,
+        count(*) filter (where r.state = 'sleeping') as sleeping,
+        min(r.available_at) filter (where r.state = 'pending') as ready_at,
+        min(r.started_at) filter (where r.state = 'running') as started_at,
+        min(r.available_at) filter (where r.state = 'sleeping') as due_at
+      from absurd.runs r
+      group by r.queue_name
+    ) l on l.queue_name = q.queue_name
+    order by q.queue_name;
+end $$;
+
+-- How many rows of each kind this database has seen, by PostgreSQL's own statistics, which lag by a second: who asks twice has a rate.
+-- spawned: tasks; ended: runs that left the queue; steps: recorded effects; events: emissions; failed: attempts.
+create or replace function absurd.activity_counters()
+returns table (spawned bigint, ended bigint, steps bigint, events bigint, failed bigint)
+language sql stable as $$
+  select pg_stat_get_tuples_inserted('absurd.tasks'::regclass), pg_stat_get_tuples_deleted('absurd.runs'::regclass),
+    pg_stat_get_tuples_inserted('absurd.checkpoints'::regclass), pg_stat_get_tuples_inserted('absurd.events'::regclass),
+    pg_stat_get_tuples_inserted('absurd.attempts'::regclass)
+$$;
+
+-- Whom to follow in a queue: its living tasks, and those spawned since a moment, which may have ended already. The last spawned first,
+-- 1,000 at most of each. Ids are in the order of time, give or take the clocks of those who made them.
+create or replace function absurd.tasks_to_follow(p_queue_name text, p_since timestamptz, p_limit integer default 1000) returns setof uuid
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+  v_floor uuid := absurd.id_floor(p_since - interval '10 seconds');
+begin
+  return query
+    (select r.task_id from absurd.runs r
+     where p_queue_name is null or r.queue_name = p_queue_name
+     order by r.task_id desc
+     limit absurd.page_size(p_limit))
+    union
+    (select t.task_id from absurd.tasks t
+     where v_floor is not null and t.task_id >= v_floor and (p_queue_name is null or t.queue_name = p_queue_name)
+     order by t.task_id desc
+     limit absurd.page_size(p_limit));
+end $$;
+
+-- Events after a place in the log, in its order; null for the last one there is.
+create or replace function absurd.events_after(p_queue_name text, p_after_seq bigint, p_limit integer default 1000)
+returns table (seq bigint, queue_name text, event_name text, payload text, emitted_at timestamptz)
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select e.seq, e.queue_name, e.event_name, left(absurd.hide_secrets(left(e.payload::text, 2000)), 300), e.emitted_at
+    from absurd.events e
+    where (p_queue_name is null or e.queue_name = p_queue_name)
+      and e.seq > coalesce(p_after_seq, (select max(l.seq) - 1 from absurd.events l))
+    order by e.seq
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- What has happened to some tasks since a moment, in the order of time: kind spawned, started, step, event, task, token, timeout, sleep (over),
+-- waiting, failed, completed, cancelled. name: of the task, step or event; detail: the value or message, shortened.
+-- The next page: pass moment and place of the last row. Rows appear when they are committed, not in the order of their moments: who
+-- follows has to look back some seconds.
+create or replace function absurd.task_activity(
+  p_task_ids uuid[], p_since timestamptz default '-infinity', p_after_place text default '', p_limit integer default 1000)
+returns table (
+  happened_at timestamptz, place text, task_id uuid, queue_name text, task_name text, kind text, name text, detail text, attempt integer,
+  worker_id text)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select h.happened_at, h.place, t.task_id, t.queue_name, t.task_name, h.kind, h.name, left(absurd.hide_secrets(left(h.detail, 2000)), 300), h.attempt, h.worker_id
+    from unnest(p_task_ids[:1000]) as i(task_id)
+    join absurd.tasks t on t.task_id = i.task_id
+    cross join lateral (
+      select e.happened_at, concat_ws(' ', t.task_id, e.kind, e.attempt, e.name) as place, e.kind, e.name, e.detail, e.attempt, e.worker_id
+      from (
+        select t.spawned_at as happened_at, 'spawned' as kind, t.task_name as name,
+          (absurd.readable_jsonb(t.headers) -> 'absurd-source')::text as detail, null::integer as attempt, null::text as worker_id
+        union all
+        select r.started_at, 'started', t.task_name, null, r.attempt, r.worker_id from absurd.runs r where r.task_id = t.task_id
+        union all
+        select a.started_at, 'started', t.task_name, null, a.attempt, a.worker_id from absurd.attempts a where a.task_id = t.task_id
+        union all
+        select t.started_at, 'started', t.task_name, null, t.attempt, t.worker_id where t.outcome = 'completed'
+        union all
+        select c.completed_at, c.kind, c.step_name, c.state::text, null, null from absurd.checkpoints c where c.task_id = t.task_id
+        union all
+        select w.created_at, 'waiting', coalesce(w.event_name, w.awaited_task_id::text, w.step_name),
+          concat_ws(' ', case when w.kind = 'timer' then w.detail else w.kind end, 'until ' || r.available_at::timestamptz(0)), r.attempt, null
+        from absurd.runs r
+        join absurd.waits w on w.run_id = r.run_id
+        where r.task_id = t.task_id and not (w.kind = 'timer' and w.detail = 'timeout')
+        union all
+        select a.ended_at, case when a.cause in ('cancel', 'delay', 'duration') then 'cancelled' else 'failed' end, t.task_name,
+          concat_ws('', concat_ws(': ', nullif(a.cause, 'error'), absurd.readable_jsonb(a.failure) ->> 'name',
+            absurd.readable_jsonb(a.failure) ->> 'message'), case when a.retry_at is not null then '; again at ' || a.retry_at::timestamptz(0) end),
+          a.attempt, a.worker_id
+        from absurd.attempts a where a.task_id = t.task_id
+        union all
+        select t.finished_at, 'completed', t.task_name, t.result::text, t.attempt, t.worker_id where t.outcome = 'completed'
+      ) e
+      where e.happened_at >= p_since
+    ) h
+    where (h.happened_at, h.place) > (p_since, p_after_place)
+    order by h.happened_at, h.place
+    limit absurd.page_size(p_limit);
+end $$;
+
+-- functions/queue_age.sql
+
+-- For how many seconds the longest waiting ready task of a queue has been ready: what to scale workers by. 0 while nothing waits, or the
+-- queue is paused. As quick before ten million tasks as before ten: it looks at one row of each priority that occurs.
+create or replace function absurd.queue_age(p_queue_name text) returns double precision
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+begin
+  perform absurd.require_queue(p_queue_name);
+  return (
+    with recursive first as (
+      (select r.priority, r.available_at from absurd.runs r
+       where r.queue_name = p_queue_name and r.state = 'pending'
+       order by r.priority desc, r.available_at limit 1)
+      union all
+      select n.priority, n.available_at
+      from first f
+      cross join lateral (
+        select r.priority, r.available_at from absurd.runs r
+        where r.queue_name = p_queue_name and r.state = 'pending' and r.priority < f.priority
+        order by r.priority desc, r.available_at limit 1) n
+    )
+    select coalesce(greatest(extract(epoch from absurd.current_time() - min(f.available_at)), 0), 0)::double precision
+    from first f
+    where exists (select from absurd.queues q where q.queue_name = p_queue_name and q.paused_at is null));
+end $$;
+
+-- functions/doctor.sql
+
+-- What `absurdctl doctor` asks of our tables. Everything is bounded: a sick database is not made sicker.
+
+-- Each queue: whether anybody may claim from it and does, and whether it grows without end. ended: how many of p_count tasks have
+-- ended, where nothing limits them. untaken: how many of the p_count oldest events of all queues nobody has taken in 30 days.
+create or replace function absurd.doctor_queues(p_count integer default 100000)
+returns table (
+  queue_name text, paused_at timestamptz, workers integer, oldest_ready_at timestamptz, keeps_tasks boolean, keeps_events boolean,
+  cleaned_at timestamptz, ended integer, untaken integer)
+language plpgsql stable
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+  v_month timestamptz := absurd.current_time() - interval '30 days';
+begin
+  return query
+    select q.queue_name, q.paused_at,
+      (select count(*)::integer from absurd.list_workers() w where q.queue_name = any (w.queue_names) and not w.stale),
+      absurd.oldest_ready(q.queue_name),
+      absurd.limits_tasks(t) is not true, t.keep_events is null, t.cleaned_at,
+      case when absurd.limits_tasks(t) then 0 else (
+        select count(*)::integer from (
+          select d.outcome from absurd.tasks d where d.queue_name = q.queue_name limit p_count) c
+        where c.outcome is not null) end,
+      coalesce(u.untaken, 0)
+    from absurd.queues q
+    left join absurd.retention t on t.queue_name = q.queue_name
+    left join (
+      select c.queue_name, count(*)::integer as untaken
+      from (select e.queue_name, e.claimed_at, e.emitted_at from absurd.events e order by e.seq limit p_count) c
+      where c.claimed_at is null and c.emitted_at < v_month
+      group by c.queue_name
+    ) u on u.queue_name = q.queue_name
+    order by q.queue_name;
+end $$;
+
+-- What should have happened and has not. what: lease (runs that nobody has ended though their lease is over), unknown_task (runs that no
+-- worker can run), undelivered (events), schedule_late, schedule_problem, schedule_failing, trigger_late, trigger_failing,
+-- subscription_failing, worker_stale, listener_stale. count: up to a thousand; since: of the oldest.
+create or replace function absurd.doctor_work()
+returns table (what text, queue_name text, name text, count integer, since timestamptz, detail text)
+language plpgsql stable
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := absurd.current_time();
+begin
+  return query
+    select 'lease', null::text, null::text, count(*)::integer, min(l.lease_expires_at), null::text
+    from (
+      select r.lease_expires_at from absurd.runs r
+      where r.state = 'running' and r.lease_expires_at < v_now - interval '15 seconds' order by r.lease_expires_at limit 1000) l
+    having count(*) > 0;
+  return query
+    select 'unknown_task', n.queue_name, t.task_name, count(*)::integer, min(t.spawned_at), min(n.note)
+    from (select r.queue_name, r.task_id, r.note from absurd.runs r where r.note like 'no worker%' order by r.run_id limit 1000) n
+    join absurd.tasks t on t.task_id = n.task_id
+    group by n.queue_name, t.task_name order by n.queue_name, t.task_name;
+  return query
+    select 'undelivered', null::text, null::text, count(*)::integer, min(u.emitted_at), null::text
+    from (
+      select e.emitted_at from absurd.events e where not e.delivered and e.emitted_at < v_now - interval '1 minute' order by e.seq limit 1000) u
+    having count(*) > 0;
+  return query
+    select
+      case when s.problem is not null then 'schedule_problem' when s.due_at < v_now - interval '1 minute' then 'schedule_late'
+        else 'schedule_failing' end,
+      s.queue_name, s.schedule_name, 1, coalesce(s.due_at, s.last_error_at), coalesce(s.problem, s.last_error)
+    from absurd.schedules s
+    where s.paused_at is null and s.ended_at is null
+      and (s.problem is not null or s.due_at < v_now - interval '1 minute' or s.last_error_at > coalesce(s.last_fired_at, '-infinity'))
+    order by s.schedule_name limit 100;
+  return query
+    select case when t.failures >= 3 then 'trigger_failing' else 'trigger_late' end, t.queue_name, t.trigger_name, t.failures,
+      case when t.failures >= 3 then t.last_error_at else t.next_poll_at end, case when t.failures >= 3 then t.last_error else t.owner end
+    from absurd.triggers t
+    where t.enabled and (t.failures >= 3 or t.next_poll_at < v_now - interval '1 minute' - absurd.stored_seconds(t.poll_timeout))
+    order by t.trigger_name limit 100;
+  return query
+    select 'subscription_failing', s.queue_name, s.task_name, 1, s.last_error_at, s.last_error
+    from absurd.subscriptions s
+    where s.last_error_at > v_now - interval '1 day'
+    order by s.queue_name, s.subscription_id limit 100;
+  return query
+    select 'worker_stale', array_to_string(w.queue_names, ', '), w.worker_id, w.running, w.heartbeat_at, w.hostname
+    from absurd.list_workers() w
+    where w.stale limit 100;
+  return query
+    select 'listener_stale', l.queue_name, l.name, 1, l.heartbeat_at, l.hostname
+    from absurd.listeners l
+    where l.heartbeat_at < v_now - interval '1 minute' order by l.name limit 100;
+end $$;
+
+-- functions/roles.sql
+
+-- Who may call what. Three group roles, made by create_roles(), for people to grant to the roles that their programs log in as:
+--   absurd_producer  spawns, emits, reads results, answers tokens, and says of a listener that it lives
+--   absurd_worker    the same, and all that running tasks, schedules, triggers and subscriptions take
+--   absurd_reader    lists and shows everything, changes nothing
+-- The tables are closed to all three: each function of theirs that reads or writes a table runs as its owner (security definer), with a
+-- search_path in which nobody else can put anything. Nobody has a right by being in `public`.
+
+-- Every function of the schema stands here once; a test holds that. What is forgotten is the owner's alone.
+-- In place of a role: `owner` for what only the owner of the schema may call; `helper` for what only other functions call.
+create or replace function absurd.function_roles() returns table (role_names text[], as_owner boolean, function_names text[])
+language sql immutable as $$
+  values
+    -- They read no table, and some are inlined for speed: they run as whoever calls them.
+    ('{producer,worker,reader}'::text[], false, array['current_time', 'fake_time', 'queue_channel', 'schedule_status']),
+    ('{worker}', false, array['worker_lock_key']),
+
+    ('{producer,worker,reader}', true, array['get_schema_version', 'get_oldest_served_version', 'list_queues', 'read_result', 'get_task_result']),
+
+    -- Spawn, emit, wait for a result, answer a token
+    ('{producer,worker}', true, array['spawn_one', 'spawn_tasks', 'spawn_task', 'append_event', 'dispatch_event', 'emit_event',
+      'watch_task', 'unwatch_task', 'read_token', 'use_token']),
+    -- A listener turns what it hears into tasks and events
+    ('{producer,worker}', true, array['heartbeat_listener', 'unregister_listener']),
+
+    -- The life of a run
+    ('{worker}', true, array['claim_runs', 'read_checkpoints', 'promote_due', 'record_checkpoints', 'verify_checkpoint', 'check_waits',
+      'suspend_runs', 'emit_events', 'spawn_children', 'create_token', 'complete_runs', 'fail_runs', 'release_runs', 'release_forgotten',
+      'extend_leases', 'extend_worker_leases']),
+    -- The same, one item at a time, for clients in other languages
+    ('{worker}', true, array['claim_task', 'extend_claim', 'set_task_checkpoint_state', 'get_task_checkpoint_state',
+      'get_task_checkpoint_states', 'await_event', 'schedule_run', 'complete_run', 'fail_run']),
+    -- The life of a worker
+    ('{worker}', true, array['register_worker', 'heartbeat_worker', 'set_worker_idle', 'unregister_worker', 'workers_may_return', 'sweep',
+      'queue_limits', 'apply_retention']),
+    -- What its code declares, and takes back
+    ('{worker}', true, array['create_queue', 'make_queue', 'subscribe', 'store_subscription', 'unsubscribe', 'create_schedule', 'reconcile_schedules',
+      'plan_schedule', 'fire_schedule', 'pause_schedule', 'resume_schedule', 'trigger_schedule', 'backfill_schedule', 'delete_schedule',
+      'register_trigger', 'missing_triggers', 'claim_trigger_polls', 'settle_trigger_poll', 'release_triggers', 'set_trigger_enabled',
+      'delete_trigger']),
+    -- It may end and begin every task as it is, so these are nothing new to it
+    ('{worker}', true, array['cancel_task', 'retry_task', 'fork_task', 'run_task_now', 'queue_of_task']),
+
+    -- What is declared, how much there is to do, one task as the HTTP API shows it
+    ('{worker,reader}', true, array['list_subscriptions', 'list_schedules', 'list_triggers', 'list_trigger_executions', 'list_listeners',
+      'get_queue_policy', 'queue_options', 'queue_age', 'queue_stats', 'count_ready', 'read_task']),
+    ('{reader}', true, array['find_tasks', 'known_task_names', 'task_details', 'task_value']),
+    -- History and payloads of everybody, through hide_secrets(): who reads them may not answer tokens
+    ('{reader}', true, array['list_tasks', 'show_task', 'list_checkpoints', 'task_names', 'list_events', 'list_waits', 'list_workers', 'find_unclaimable',
+      'doctor_queues', 'doctor_work']),
+    ('{reader}', true, array['page_of_queues', 'throughput', 'page_of_workers', 'due_schedules', 'last_failures', 'page_of_events',
+      'tasks_of_event', 'takers_of_event', 'page_of_waits_for', 'page_of_schedules', 'page_of_subscriptions']),
+    ('{helper}', false, array['count_bound', 'search_bound', 'oldest_ready', 'sample_spawned', 'tasks_spawned', 'failure_text']),
+
+    -- What cannot be taken back, or is for all
+    ('{owner}', true, array['drop_queue', 'pause_queue', 'resume_queue', 'set_queue_policy', 'set_queue_options', 'cleanup_tasks', 'cleanup_events',
+      'cleanup_all_queues', 'purge_events']),
+    ('{owner}', false, array['create_roles', 'apply_roles', 'adopt_objects', 'granted_roles', 'grant_functions', 'function_roles']),
+
+    -- Who watches: metrics, traces, absurdctl top and tail
+    ('{worker,reader}', true, array['queue_metrics']),
+    ('{worker}', true, array['event_sources']),
+    ('{reader}', true, array['activity_counters', 'events_after', 'task_activity', 'tasks_to_follow']),
+
+    -- They run with the rights of the function that calls them.
+    ('{helper}', false, array['ended_ids', 'copy_key_error', 'find_fork', 'find_step', 'fork_options_error', 'forked_headers', 'found_tasks', 'id_around',
+      'id_digits', 'keyed_ids', 'live_ids', 'matching_ids', 'open_token_error', 'page_of_attempts', 'checkpoints_of',
+      'page_of_children', 'page_of_waits', 'parents_of', 'read_place', 'searched_names', 'shows_text', 'walk_live', 'walk_spawned']),
+    ('{helper}', false, array['are_usual_options', 'attempt_of', 'awaited_words', 'bounded_value', 'change_queue', 'change_schedule', 'claim_event_key', 'claim_idempotency_keys',
+      'claim_places', 'clean_tasks', 'close_trigger_executions', 'confirm_queue', 'count_kept', 'cron_error', 'delete_event_rows', 'delete_events', 'delete_tasks', 'deliver_arrivals', 'deliver_event',
+      'deliver_late', 'deliver_undelivered', 'drop_round', 'drop_runs', 'drop_triggers', 'end_attempts', 'end_swept', 'end_waits', 'ended_before', 'event_lock_key',
+      'expire_deadlines', 'expire_leases', 'fence_runs', 'find_arrival', 'find_followers', 'find_subscribers', 'fire_trigger',
+      'first_checkpoints', 'fitting_patterns', 'forget_listeners', 'forget_started', 'has_active_execution', 'headers_error', 'hide_secrets', 'hold_run', 'id_floor', 'idle_lease', 'kept_headers_error', 'limit_looks',
+      'json_error', 'keep_option', 'kept_from', 'kept_reason', 'last_before', 'limits_tasks', 'list_ended_ids', 'list_live_ids', 'list_spawned_ids', 'lock_ready', 'lock_schedule', 'lock_subscriptions',
+      'lost_status', 'make_id', 'moment_ago', 'name_error', 'next_walk', 'notify_queues', 'notify_schedulers', 'number_error', 'number_problem',
+      'object_error', 'object_problem', 'option_number', 'page_size', 'pattern_error', 'put_back', 'queue_lock_key', 'raise_lost',
+      'read_policy_interval', 'read_policy_word', 'read_schedule', 'read_spawn_options', 'readable_jsonb', 'reap_workers',
+      'record_arrivals', 'record_event', 'reopen_trigger_execution', 'require_cleanup', 'require_moment', 'require_queue',
+      'require_read_committed', 'require_schedule', 'require_size', 'require_trigger', 'retain_events', 'retain_queue', 'retain_tasks', 'retains_at', 'retry_delay', 'retry_strategy_error',
+      'run_schedule', 'run_slots', 'schedule_changes', 'schedule_error', 'schedule_options_error', 'schedule_payload', 'show_attempts',
+      'shortened', 'show_checkpoints', 'show_children', 'show_waits', 'slot_key', 'slot_text', 'spawn_problem', 'start_some_subscribers',
+      'start_subscribers', 'stored_seconds', 'subscriptions_lock_key', 'suspend_run', 'take_retention', 'target_queues', 'task_outcome', 'token_hash', 'token_status',
+      'trigger_lease', 'trigger_params', 'trigger_problem', 'try_lock_emit', 'wake_task_waiters', 'walk_events', 'walk_tasks', 'with_source',
+      'woken_by'])
+$$;
+
+-- Makes the functions and their privileges what function_roles() says: at the end of each installation and upgrade, and in create_roles().
+-- What people have granted stays, except to the three roles, whose rights are these and no others.
+create or replace function absurd.apply_roles() returns void
+language plpgsql volatile as $$
+declare
+  v_item record;
+begin
+  perform absurd.adopt_objects((select c.relowner from pg_class c where c.oid = 'absurd.schema_version'::regclass));
+  -- Where public had the right to call, somebody's own said nothing (release 0.1.0, default privileges): the function ran as its caller,
+  -- or is new. It would say much from now on.
+  for v_item in
+    select p.oid::regprocedure as routine, pg_get_userbyid(a.grantee) as role_name
+    from pg_proc p
+    cross join lateral (select distinct x.grantee from aclexplode(p.proacl) x) a
+    where p.pronamespace = 'absurd'::regnamespace and a.grantee not in (0, p.proowner)
+      and exists (select from aclexplode(p.proacl) x where x.grantee = 0)
+  loop
+    execute format('revoke all on routine %s from %I cascade', v_item.routine, v_item.role_name);
+  end loop;
+  revoke all on all routines in schema absurd from public;
+  for v_item in
+    select p.oid::regprocedure as routine
+    from absurd.function_roles() f
+    cross join lateral unnest(f.function_names) as u(name)
+    join pg_proc p on p.pronamespace = 'absurd'::regnamespace and p.proname = u.name
+    where f.as_owner
+  loop
+    execute format('alter routine %s security definer set search_path = pg_catalog, pg_temp', v_item.routine);
+  end loop;
+  for v_item in select g.role_name, g.word from absurd.granted_roles() g loop
+    if v_item.role_name = 'absurd_' || v_item.word then
+      execute format('revoke all on all routines in schema absurd from %I', v_item.role_name);
+    end if;
+    perform absurd.grant_functions(v_item.role_name, v_item.word);
+  end loop;
+end $$;
+
+-- Gives tables, types and functions that another role's upgrade has made, a superuser's, to whom the rest belongs: a function runs as its
+-- owner and needs his tables. Sequences and indexes go with their tables.
+create or replace function absurd.adopt_objects(p_owner oid) returns void
+language plpgsql volatile as $$
+declare
+  v_item record;
+begin
+  for v_item in
+    select c.oid::regclass as relation from pg_class c
+    where c.relnamespace = 'absurd'::regnamespace and c.relkind = 'r' and c.relowner <> p_owner
+  loop
+    execute format('alter table %s owner to %I', v_item.relation, pg_get_userbyid(p_owner));
+  end loop;
+  for v_item in
+    select t.oid::regtype as type from pg_type t
+    join pg_class c on c.oid = t.typrelid and c.relkind = 'c'
+    where t.typnamespace = 'absurd'::regnamespace and t.typowner <> p_owner
+  loop
+    execute format('alter type %s owner to %I', v_item.type, pg_get_userbyid(p_owner));
+  end loop;
+  for v_item in
+    select p.oid::regprocedure as routine from pg_proc p
+    where p.pronamespace = 'absurd'::regnamespace and p.proowner <> p_owner
+  loop
+    execute format('alter routine %s owner to %I', v_item.routine, pg_get_userbyid(p_owner));
+  end loop;
+end $$;
+
+-- The roles that have rights here, and which. The three, if create_roles() has opened this database to them: roles are the whole server's,
+-- and those that another database has made get nothing here. Besides, roles that were given the tables themselves, as was usual before
+-- there were these. The functions run as their owner, so nobody may call by them what his tables did not let him do: everything is for
+-- whoever may do everything with all tables of release 0.1.0 that matter, what a reader may for whoever may read all these, what a
+-- producer may for whoever may read and insert tasks and their runs.
+create or replace function absurd.granted_roles() returns table (role_name name, word text)
+language sql stable as $$
+  with needed as (
+    select array['queues', 'tasks', 'runs', 'attempts', 'checkpoints', 'events', 'waits', 'idempotency_keys', 'subscriptions', 'schedules',
+      'triggers', 'tokens', 'workers', 'listeners'] as table_names
+  ), granted as (
+    select pg_get_userbyid(a.grantee) as role_name,
+      count(*) filter (where a.privilege_type = 'SELECT') as selects,
+      count(*) filter (where a.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')) as everything,
+      count(*) filter (where a.privilege_type in ('SELECT', 'INSERT') and c.relname in ('tasks', 'runs')) as spawns
+    from needed n
+    join pg_class c on c.relnamespace = 'absurd'::regnamespace and c.relname = any (n.table_names)
+    cross join lateral (select distinct x.grantee, x.privilege_type from aclexplode(c.relacl) x) a
+    where a.grantee not in (0, c.relowner)
+    group by a.grantee
+  )
+  select pg_get_userbyid(a.grantee), substr(pg_get_userbyid(a.grantee), 8)
+  from pg_namespace n
+  cross join lateral aclexplode(n.nspacl) a
+  where n.oid = 'absurd'::regnamespace and a.privilege_type = 'USAGE'
+    and pg_get_userbyid(a.grantee) in ('absurd_producer', 'absurd_worker', 'absurd_reader')
+  union all
+  select g.role_name, w.word
+  from granted g
+  cross join needed n
+  cross join lateral (values
+    ('all', g.everything = 4 * cardinality(n.table_names)),
+    ('reader', g.selects = cardinality(n.table_names)),
+    ('producer', g.spawns = 4)) as w(word, has)
+  where w.has
+$$;
+
+-- Lets a role call what a producer, a worker or a reader calls, or all.
+create or replace function absurd.grant_functions(p_role_name name, p_word text) returns void
+language plpgsql volatile as $$
+declare
+  v_item record;
+begin
+  for v_item in
+    select p.oid::regprocedure as routine
+    from absurd.function_roles() f
+    cross join lateral unnest(f.function_names) as u(name)
+    join pg_proc p on p.pronamespace = 'absurd'::regnamespace and p.proname = u.name
+    where p_word = 'all' or p_word = any (f.role_names)
+  loop
+    execute format('grant execute on routine %s to %I', v_item.routine, p_role_name);
+  end loop;
+end $$;
+
+-- Makes the three roles where the server does not have them, opens this database's schema to them, and gives them their rights. May be
+-- repeated. They are group roles, without login: grant them to the roles that programs log in as.
+create or replace function absurd.create_roles() returns void
+language plpgsql volatile as $$
+declare
+  v_role_name text;
+begin
+  foreach v_role_name in array array['absurd_producer', 'absurd_worker', 'absurd_reader'] loop
+    begin
+      if not exists (select from pg_roles r where r.rolname = v_role_name) then
+        execute format('create role %I nologin', v_role_name);
+      end if;
+    exception
+      -- Somebody makes it for another database at this moment.
+      when duplicate_object or unique_violation then
+        null;
+      when insufficient_privilege then
+        raise exception 'role "%" cannot make the role %', current_user, v_role_name
+          using errcode = 'insufficient_privilege', hint = 'Have somebody with CREATEROLE say: create role absurd_producer nologin; '
+            'create role absurd_worker nologin; create role absurd_reader nologin; then repeat this.';
+    end;
+    execute format('grant usage on schema absurd to %I', v_role_name);
+  end loop;
+  perform absurd.apply_roles();
+end $$;
+
 -- finish.sql
 
 -- The version is the number of the newest file in migrations/, or 1 while there are none.
-insert into absurd.schema_version (version) values ('1');
+insert into absurd.schema_version (version) values ('2');
 do $$ begin perform absurd.create_queue('default'); end $$;
+do $$ begin perform absurd.apply_roles(); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:82bb6e73ecda72ed';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:a69776e9d5b8bba0';
 commit;

@@ -11,7 +11,8 @@ begin;
 
 -- Tables: what is decided by people
 \ir tables/schema_version.sql     \\ -- the version of the schema, one row
-\ir tables/queues.sql             \\ -- queues with policy, limits, retention
+\ir tables/queues.sql             \\ -- queues with policy and limits
+\ir tables/retention.sql          \\ -- how long queues keep what has ended
 \ir tables/schedules.sql          \\ -- schedules: what starts when
 
 -- Tables: tasks, and the queue of their live attempts
@@ -60,6 +61,8 @@ begin;
 \ir functions/fail.sql            \\ -- attempts that end with a failure
 \ir functions/cancel.sql          \\ -- cancellation of a task
 \ir functions/retry.sql           \\ -- another attempt for a task that has ended
+\ir functions/fork.sql            \\ -- a copy of a task, from one of its steps
+\ir functions/run_now.sql         \\ -- the time of a sleeping task is now
 
 -- Functions: what starts tasks when something is so
 \ir functions/triggers.sql        \\ -- registration, polls, fires and their history
@@ -80,7 +83,10 @@ begin;
 
 -- Functions: policy and clean-up
 \ir functions/policy.sql          \\ -- what people decide about a queue
-\ir functions/cleanup.sql         \\ -- old tasks and events, in bounded pieces
+\ir functions/queue_options.sql   \\ -- what a queue keeps and for how long, how large values may be
+\ir functions/retention_walks.sql \\ -- the walks that find what need not be kept
+\ir functions/retention.sql       \\ -- the batches that delete it
+\ir functions/cleanup.sql         \\ -- old tasks and events, in bounded pieces, by hand
 
 -- Functions: one item at a time, for plain SQL and clients in other languages
 \ir functions/surface_tasks.sql   \\ -- spawn, result
@@ -90,8 +96,18 @@ begin;
 
 -- Functions: reading, for people
 \ir functions/inspect_tasks.sql   \\ -- lists of tasks
+\ir functions/find_tasks.sql      \\ -- search of tasks, in bounded pages
 \ir functions/inspect_task.sql    \\ -- one task with all that is known of it
+\ir functions/task_details.sql    \\ -- one task in bounded pieces, for pages
 \ir functions/inspect_queues.sql  \\ -- events, waits, workers, counts
+\ir functions/inspect_overview.sql \\ -- how queues and workers fare, for pages
+\ir functions/inspect_dashboard.sql \\ -- lists in bounded pages
+\ir functions/metrics.sql         \\ -- counts for metrics, activity for those who follow it
+\ir functions/queue_age.sql       \\ -- how long ready tasks wait, to scale by
+\ir functions/doctor.sql          \\ -- what should be otherwise
 
-\ir finish.sql                    \\ -- version row, queue `default`
+-- Functions: who may call them
+\ir functions/roles.sql           \\ -- the roles, and what each may call
+
+\ir finish.sql                    \\ -- version row, queue `default`, privileges
 commit;

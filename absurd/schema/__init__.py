@@ -17,7 +17,19 @@ from absurd.errors import SchemaError
 from absurd.schema.contents import Contents, read_contents
 from absurd.schema.functions import replace_functions
 
-__all__ = ["CONTENTS", "REQUIRED_VERSION", "check", "check_version", "ensure", "install", "installed_version", "migrate"]
+__all__ = [
+    "CONTENTS",
+    "REQUIRED_VERSION",
+    "ROLES",
+    "check",
+    "check_version",
+    "create_roles",
+    "ensure",
+    "install",
+    "installed_version",
+    "is_newer",
+    "migrate",
+]
 
 Connection = psycopg.Connection[Any]
 
@@ -25,6 +37,13 @@ CONTENTS = read_contents()
 REQUIRED_VERSION = CONTENTS.version
 """The version that this release needs: the number of its newest migration."""
 
+ROLES = ("absurd_producer", "absurd_worker", "absurd_reader")
+"""The group roles that ``create_roles`` makes."""
+
+SUPERUSER_AS_OWNER = """
+    select r.rolname from pg_class c join pg_roles r on r.oid = c.relowner
+    where c.oid = 'absurd.schema_version'::regclass and r.rolsuper"""
+OLDEST_SERVED = "select absurd.get_oldest_served_version()"
 INSTALL_LOCK = "select pg_advisory_xact_lock(hashtextextended('absurd schema', 0))"
 FOREIGN_OBJECTS = """
     select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'absurd')
@@ -42,7 +61,11 @@ def installed_version(conn: Connection) -> str | None:
     with conn.transaction():
         if _scalar(conn, "select to_regclass('absurd.schema_version')") is None:
             return None
-        version = _scalar(conn, "select version from absurd.schema_version")
+        if _scalar(conn, "select has_table_privilege('absurd.schema_version', 'select')"):
+            # The owner's upgrade needs no function of the former release.
+            version = _scalar(conn, "select version from absurd.schema_version")
+        else:
+            version = _scalar(conn, "select absurd.get_schema_version()")
     return None if version is None else str(version)
 
 
@@ -50,13 +73,27 @@ def check(conn: Connection) -> None:
     """Make sure that the installed schema fits this release.
 
     Raises:
-        SchemaError: it is missing, older or newer; the message names the command that mends it.
+        SchemaError: it is missing, older, or newer and does not serve this release; the message names the command that mends it.
     """
-    check_version(installed_version(conn))
+    installed = installed_version(conn)
+    check_version(installed, str(_scalar(conn, OLDEST_SERVED)) if is_newer(installed) else None)
 
 
-def check_version(installed: str | None) -> None:
-    """The same for a version that was read elsewhere, as asynchronous code does."""
+def is_newer(installed: str | None) -> bool:
+    """Whether this version is one that this release does not know."""
+    return installed is not None and installed.isdigit() and int(installed) > int(REQUIRED_VERSION)
+
+
+def check_version(installed: str | None, oldest_served: str | None = None) -> None:
+    """The same for a version that was read elsewhere, as asynchronous code does.
+
+    Args:
+        installed: what ``absurd.get_schema_version()`` returns.
+        oldest_served: what ``absurd.get_oldest_served_version()`` returns; needed if the version ``is_newer``.
+
+    Raises:
+        SchemaError: as in ``check``.
+    """
     if installed is None:
         raise SchemaError("The schema absurd is not installed in this database. Install it with: absurdctl init")
     if not installed.isdigit():
@@ -68,14 +105,14 @@ def check_version(installed: str | None) -> None:
         raise SchemaError(
             f"The schema absurd has version {installed}, this release needs {REQUIRED_VERSION}. Upgrade it: absurdctl migrate"
         )
-    if int(installed) > int(REQUIRED_VERSION):
+    if is_newer(installed) and (oldest_served is None or int(oldest_served) > int(REQUIRED_VERSION)):
         raise SchemaError(
             f"The schema absurd has version {installed}, this release knows {REQUIRED_VERSION}. Upgrade the absurd package."
         )
 
 
 def install(conn: Connection, *, contents: Contents = CONTENTS) -> bool:
-    """Install the schema and the queue ``default``; an installed schema of this version stays as it is.
+    """Install the schema and the queue ``default``; an installed schema that serves this release stays as it is.
 
     Any number of processes may do this at the same moment.
 
@@ -83,13 +120,13 @@ def install(conn: Connection, *, contents: Contents = CONTENTS) -> bool:
         whether this call installed it.
 
     Raises:
-        SchemaError: another version is installed, or the schema ``absurd`` belongs to something else.
+        SchemaError: one that does not is installed, or the schema ``absurd`` belongs to something else.
     """
     with _changing(conn):
         installed = installed_version(conn)
         if installed is not None:
             if installed != contents.version:
-                check_version(installed)
+                check(conn)
             return False
         _refuse_foreign_schema(conn)
         _apply_all(conn, contents)
@@ -100,25 +137,50 @@ def install(conn: Connection, *, contents: Contents = CONTENTS) -> bool:
 def migrate(conn: Connection, *, contents: Contents = CONTENTS) -> list[str]:
     """Upgrade the installed schema: apply the migrations it lacks, then re-apply all functions.
 
-    Functions that are gone are dropped. Everything happens in one transaction, or not at all.
+    Functions that are gone are dropped. Everything happens in one transaction, or not at all. A newer schema that serves this
+    release stays as it is.
 
     Returns:
         the names of the migrations that were applied.
 
     Raises:
-        SchemaError: nothing is installed, a newer version is, or something else in the database stands in the way.
+        SchemaError: nothing is installed, a newer version that does not serve this release is, or something else in the database
+            stands in the way.
     """
     with _changing(conn):
         installed = installed_version(conn)
         if installed is None or not installed.isdigit() or int(installed) > int(contents.version):
-            check_version(installed)
-            raise SchemaError(f"The schema absurd has version {installed}, these files have {contents.version}.")
+            check(conn)
+            return []
         pending = [migration for migration in contents.migrations if migration.number > int(installed)]
         for migration in pending:
             _execute(conn, migration.path.read_text(encoding="utf-8"))
         replace_functions(conn, apply_all=lambda: _apply_all(conn, contents), apply=lambda: _apply_functions(conn, contents))
+        conn.execute("select absurd.apply_roles()")
         _record(conn, contents)
         return [migration.name for migration in pending]
+
+
+def create_roles(conn: Connection) -> str | None:
+    """Make the group roles ``ROLES``, if the server does not have them, and give them their rights in this database.
+
+    Returns:
+        the owner of the schema if that is a superuser, as whom the functions should better not run; else None.
+
+    Raises:
+        SchemaError: the schema is missing or another version's, or the caller may not make roles and they are not there.
+    """
+    with _changing(conn):
+        check(conn)
+        try:
+            conn.execute("select absurd.create_roles()")
+        except psycopg.errors.InsufficientPrivilege as error:
+            hint = error.diag.message_hint or "Do it as the owner of the schema."
+            raise SchemaError(f"The roles cannot be made: {error.diag.message_primary}. {hint}") from error
+        except psycopg.errors.UndefinedFunction as error:
+            raise SchemaError("The schema absurd is older than this release. Upgrade it: absurdctl migrate --roles") from error
+        owner = _scalar(conn, SUPERUSER_AS_OWNER)
+    return None if owner is None else str(owner)
 
 
 def ensure(conn: Connection, *, contents: Contents = CONTENTS) -> None:

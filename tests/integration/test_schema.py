@@ -11,9 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from absurd import devdb, schema
+from absurd import Absurd, devdb, schema
 from absurd.errors import SchemaError
+from tests.cli import absurdctl
 from tests.schema_catalog import describe
+from tests.support_web import serving
 
 SQL = Path(__file__).parents[2] / "sql"
 Connection = psycopg.Connection[Any]
@@ -25,6 +27,13 @@ def queues(conn: Connection) -> list[str]:
 
 def set_version(conn: Connection, version: str) -> None:
     conn.execute("update absurd.schema_version set version = %s", (version,))
+
+
+def set_oldest_served(conn: Connection, version: str) -> None:
+    function = (
+        "create or replace function absurd.get_oldest_served_version() returns text language sql immutable parallel safe as"
+    )
+    conn.execute(f"{function} $$ select '{version}' $$".encode())
 
 
 def test_a_fresh_installation_has_the_required_version_and_the_default_queue(empty_conn: Connection) -> None:
@@ -106,10 +115,30 @@ def test_a_role_that_is_no_superuser_installs_migrates_and_uses_it(empty_conn: C
 )
 def test_a_version_that_does_not_fit_is_refused_with_its_remedy(conn: Connection, version: str, remedy: str) -> None:
     set_version(conn, version)
-    with pytest.raises(SchemaError, match=remedy):
-        schema.check(conn)
-    with pytest.raises(SchemaError, match=remedy):
-        schema.install(conn)
+    set_oldest_served(conn, str(int(schema.REQUIRED_VERSION) + 1))
+    for use in (schema.check, schema.install, schema.migrate) if version != "0" else (schema.check, schema.install):
+        with pytest.raises(SchemaError, match=remedy):
+            use(conn)
+
+
+def test_a_newer_schema_that_serves_this_release_is_used_and_left_as_it_is(conn: Connection, database_url: str) -> None:
+    set_version(conn, "9999")
+    set_oldest_served(conn, schema.REQUIRED_VERSION)
+    before = describe(conn)
+    schema.check(conn)
+    assert schema.install(conn) is False
+    assert schema.migrate(conn) == []
+    schema.ensure(conn)
+    migrated = absurdctl("migrate", "--json", database=database_url).json()
+    assert (migrated["version"], migrated["previous"], migrated["applied"]) == ("9999", "9999", [])
+    assert describe(conn) == before
+    shown = absurdctl("schema-version", "--json", database=database_url).json()
+    assert shown == {"installed": "9999", "required": schema.REQUIRED_VERSION, "fits": True}
+    absurdctl("spawn-task", "double", database=database_url)
+    with Absurd(database_url) as app, serving(app) as web:
+        assert web.get("/readyz").status_code == 200
+        set_oldest_served(conn, "9999")
+        assert web.get("/readyz").status_code == 503
 
 
 def test_a_missing_schema_is_refused_with_its_remedy(empty_conn: Connection) -> None:

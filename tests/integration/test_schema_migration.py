@@ -172,11 +172,11 @@ def test_ensure_takes_up_changed_functions_of_the_same_version(empty_conn: Conne
     assert empty_conn.execute("select absurd.kept()").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("name", ["0001_first.sql", "0003_gap.sql", "add_things.sql"])
+@pytest.mark.parametrize("name", ["0001_first.sql", "0999_gap.sql", "add_things.sql"])
 def test_migrations_out_of_order_are_refused(release: Contents, name: str) -> None:
     (release.root / "migrations").mkdir(exist_ok=True)
     (release.root / "migrations" / name).write_text("")
-    with pytest.raises(SchemaError, match="0002_what_it_does"):
+    with pytest.raises(SchemaError, match=r"000[23]_what_it_does"):
         read_contents(release.root)
 
 

@@ -9,6 +9,7 @@ from tests.sql.calls import Connection, row, rows
 SURFACE = {
     "current_time": [("", "timestamp with time zone")],
     "get_schema_version": [("", "text")],
+    "get_oldest_served_version": [("", "text")],
     "create_queue": [("p_queue_name text", "void"), ("p_queue_name text, p_storage_mode text", "void")],
     "drop_queue": [("p_queue_name text", "void")],
     "list_queues": [("", "TABLE(queue_name text)")],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import RFC_4122, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,15 @@ from tests.sql.calls import (
 )
 
 SPAWN = "select * from absurd.spawn_task(%s, %s, %s, %s)"
+
+
+def test_ids_made_one_after_another_are_in_that_order_and_as_their_standard_says(conn: Connection) -> None:
+    made = [value(conn, "select absurd.make_id()") for _ in range(300)]
+    assert made == sorted(made)
+    assert len({made_id.int >> 80 for made_id in made}) < len(made), "some share a millisecond"
+    for made_id in made:
+        assert (made_id.version, made_id.variant) == (7, RFC_4122)
+        assert abs((made_id.int >> 80) / 1000 - time.time()) < 60
 
 
 def test_a_task_goes_from_spawn_to_result(conn: Connection) -> None:
