@@ -7,6 +7,7 @@ import os
 from psycopg.conninfo import make_conninfo
 
 from absurd import devdb
+from absurd.db import mask
 from absurd.errors import ConfigurationError
 
 # In this order, after an explicit argument.
@@ -26,8 +27,9 @@ def database_url(explicit: str | None = None) -> str:
     """
     if explicit is not None:
         if not isinstance(explicit, str) or not explicit.strip():
+            given = mask(repr(explicit))
             raise ConfigurationError(
-                f"the database must be given as a URL such as postgresql://user:password@host/database, not {explicit!r}"
+                f"the database must be given as a URL such as postgresql://user:password@host/database, not {given}"
             )
         return as_conninfo(explicit)
     for name in VARIABLES:

@@ -6,21 +6,23 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from absurd.db.connect import AsyncConnection, connect_async
+from absurd import failpoints
+from absurd.db.connect import AsyncConnection, connect_async, is_pooled
 from absurd.db.execution import run_async, run_whole_async
 from absurd.db.patience import LIMIT, Patience
 from absurd.db.pool import MAX_IDLE, finish_all, inherited
-from absurd.db.translate import mask
+from absurd.db.translate import is_read_only, mask
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.queries.query import Query
-from absurd.queries.workers import set_lock_timeout
+from absurd.queries.workers import await_standby, set_lock_timeout
 
 T = TypeVar("T")
 
@@ -29,15 +31,27 @@ class AsyncPool:
     """Connections in autocommit, made when they are first needed, at most ``max_size`` of them.
 
     ``lock_seconds`` is how long a statement waits for a lock; ``None`` leaves that to the database: usually for ever.
+    ``set_up`` makes the query that sets up a session, or with ``True`` a transaction: those of a pooler's connection each get
+    it anew, for the session behind is somebody else's between them.
     """
 
     def __init__(
-        self, url: str, *, max_size: int = 10, application_name: str = "absurd client", lock_seconds: float | None = None
+        self,
+        url: str,
+        *,
+        max_size: int = 10,
+        application_name: str = "absurd client",
+        lock_seconds: float | None = None,
+        set_up: Callable[[bool], Query[None]] | None = None,
     ) -> None:
         self.url = url
         self._max_size = max_size
         self._application_name = application_name
-        self._lock_seconds = lock_seconds
+        self._set_up: list[Callable[[bool], Query[None]]] = []
+        if lock_seconds is not None:
+            self._set_up.append(partial(set_lock_timeout, lock_seconds))
+        if set_up is not None:
+            self._set_up.append(set_up)
         self._reached = False
         self._closed = False
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -50,13 +64,23 @@ class AsyncPool:
         while True:
             try:
                 async with self.connection(checked=not query.repeatable) as conn:
+                    if patience.may_have_happened:
+                        await run_async(conn, await_standby())
                     patience.sent = True
-                    return await (run_whole_async(conn, query) if whole else run_async(conn, query))
+                    answer = await self._answer(conn, query, whole)
+                    if failpoints.hook is not None:
+                        failpoints.hook("async-pool.committed", query)
+                    return answer
             except AbsurdError as error:
                 if not self._reached:
                     raise
                 delay = patience.delay_after(error)
             await asyncio.sleep(delay)
+
+    async def _answer(self, conn: AsyncConnection, query: Query[T], whole: bool) -> T:
+        if self._set_up and is_pooled(conn):
+            return await run_whole_async(conn, query, [make(True) for make in self._set_up])
+        return await (run_whole_async(conn, query) if whole else run_async(conn, query))
 
     @asynccontextmanager
     async def connection(self, *, checked: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -75,6 +99,10 @@ class AsyncPool:
             conn = await self._take(checked)
             try:
                 yield conn
+            except Exception as error:
+                if is_read_only(error):
+                    await conn.close()  # the next one may find the primary
+                raise
             finally:
                 await self._give_back(conn)
         finally:
@@ -105,12 +133,12 @@ class AsyncPool:
             await self._discard_idle()
         conn = await connect_async(self.url, application_name=self._application_name)
         self._reached = True
-        if self._lock_seconds is not None:
-            try:
-                await run_async(conn, set_lock_timeout(self._lock_seconds))
-            except BaseException:
-                await conn.close()
-                raise
+        try:
+            for make in self._set_up if not is_pooled(conn) else ():
+                await run_async(conn, make(False))
+        except BaseException:
+            await conn.close()
+            raise
         return conn
 
     async def _give_back(self, conn: AsyncConnection) -> None:

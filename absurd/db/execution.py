@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -83,12 +84,14 @@ def run_whole(conn: psycopg.Connection[Any], query: Query[T]) -> T:
         raise translate(error, where(conn)) from error
 
 
-async def run_whole_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
-    """The same for asyncio."""
+async def run_whole_async(conn: psycopg.AsyncConnection[Any], query: Query[T], before: Sequence[Query[None]] = ()) -> T:
+    """The same for asyncio. ``before``: what is run before it, in its transaction."""
     try:
         if not conn.autocommit:
             await conn.execute(b"")
         async with conn.transaction():
+            for first in before:
+                await run_async(conn, first)
             return await run_async(conn, query)
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error

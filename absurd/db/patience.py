@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from absurd.db.translate import is_repeatable
+from absurd.db.translate import is_read_only, is_repeatable
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 
 # Seconds: long enough for a PostgreSQL that restarts, short enough for a caller to learn of one that does not come back.
@@ -22,6 +22,7 @@ class Patience:
         self._until = time.monotonic() + limit
         self._tries = 0
         self.sent = False
+        self.may_have_happened = False
 
     def delay_after(self, error: AbsurdError) -> float:
         """Seconds until the next try. Raises when there must not be one, or the time is over."""
@@ -31,12 +32,15 @@ class Patience:
                     f"the connection broke while a statement was on its way: it is unknown whether it took effect. "
                     f"Look at the state of things before you repeat it. ({error})"
                 ) from error
+        elif is_read_only(error) and self._tries == 0:
+            pass  # once more, on another connection: this one may have been made before its server was demoted
         elif not is_repeatable(error.__cause__):
             # Also a pool that is full or closed: there is no connection whose fate could change.
             raise error
         delay = self.next_delay()
         if delay is None:
             raise error
+        self.may_have_happened |= self.sent
         self.sent = False
         return delay
 

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from absurd import failpoints
 from absurd.db.connect import Connection, connect
 from absurd.db.execution import run, run_whole
 from absurd.db.patience import LIMIT, Patience
-from absurd.db.translate import mask
+from absurd.db.translate import is_read_only, mask
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.queries.query import Query
+from absurd.queries.workers import await_standby
 
 T = TypeVar("T")
 
@@ -60,8 +62,13 @@ class Pool:
         while True:
             try:
                 with self.connection(checked=not query.repeatable) as conn:
+                    if patience.may_have_happened:
+                        run(conn, await_standby())
                     patience.sent = True
-                    return run_whole(conn, query) if whole else run(conn, query)
+                    answer = run_whole(conn, query) if whole else run(conn, query)
+                    if failpoints.hook is not None:
+                        failpoints.hook("pool.committed", query)
+                    return answer
             except AbsurdError as error:
                 if not self._reached:
                     raise
@@ -81,6 +88,10 @@ class Pool:
             conn = self._take(checked)
             try:
                 yield conn
+            except Exception as error:
+                if is_read_only(error):
+                    conn.close()  # the next one may find the primary
+                raise
             finally:
                 self._give_back(conn)
         finally:

@@ -10,14 +10,31 @@ import psycopg
 
 from absurd import errors
 
-# Greedy up to the last "@": a password with an unquoted "@" or "/" must not show its end. Hiding too much is the lesser evil.
-_URL_PASSWORD = re.compile(r"(://[^:@/?#\s]*:)\S*@")
-_KEYWORD_PASSWORD = re.compile(r"(password\s*=\s*)('(?:\\.|[^'\\])*'?|(?:\\.|[^\s'\"])+)", re.IGNORECASE)
+# A user in a URL, up to where his password begins.
+_URL_USER = re.compile(r"://[^:@/?#\s]*:")
+# One whose host was forgotten, so that libpq takes the password for a port.
+_URL_PORT = re.compile(r"(://[^:@/?#\s\[]+:)(?=[^\s@/?#,]*[^\d\s@/?#,])[^\s@/?#,]+(?![^\s/?#]*@)")
+
+
+def _encoded(word: str) -> str:
+    """A pattern for a word of which any letter may be percent-encoded, as libpq reads the names of a URL's parameters."""
+    return "".join(f"(?:{char}|%{ord(char):02x}|%{ord(char.upper()):02x})" for char in word)
+
+
+# password, sslpassword, oauth_client_secret: in a connection string, in the query of a URL, in the repr() of a dict.
+_KEYWORD_PASSWORD = re.compile(
+    rf"((?:{_encoded('password')}|{_encoded('client_secret')})['\"]?\s*[=:]\s*)"
+    r"""('(?:\\.|[^'\\])*'?|"(?:\\.|[^"\\])*"?|(?:\\.|[^\s'"])+)""",
+    re.IGNORECASE,
+)
 
 # Connection exceptions (class 08), shutdown and start-up of the server, no free connection slot.
 _UNAVAILABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 # Deadlock and serialization failure: the server has undone the statement, so that it may be sent again whatever it is.
 _REPEATABLE = ("40001", "40P01")
+# Undone as well, for the server only reads: a primary of before, which was demoted. Another connection may find the new one.
+_READ_ONLY = "25006"
+_DENIED = "42501"
 _SCHEMA_MISSING = ("3F000", "42P01", "42883", "42704", "42703")
 
 _KINDS: dict[str, Callable[[str], errors.AbsurdError]] = {
@@ -30,16 +47,52 @@ _KINDS: dict[str, Callable[[str], errors.AbsurdError]] = {
     "AB021": errors.ScheduleConflictError,
 }
 
+# What no role but the owner of the schema may call, whatever it is granted: see absurd.function_roles(). Upgrades are his too.
+OWNERS_FUNCTIONS = frozenset(
+    {
+        "adopt_objects",
+        "apply_roles",
+        "cleanup_all_queues",
+        "cleanup_events",
+        "cleanup_tasks",
+        "create_roles",
+        "drop_queue",
+        "function_roles",
+        "grant_functions",
+        "granted_roles",
+        "pause_queue",
+        "purge_events",
+        "resume_queue",
+        "set_queue_options",
+        "set_queue_policy",
+    }
+)
+# The right on the database is asked for when the schema is made, or made sure of.
+_OWNERS = re.compile(rf"^must be owner of |^permission denied for (database |function ({'|'.join(sorted(OWNERS_FUNCTIONS))})$)")
+_OWNERS_HINT = (
+    "That is the schema owner's alone, whatever else a role is granted: connect as the role that owns the schema absurd, or is "
+    "to own it and may create it in the database; see docs/security.md."
+)
+
 _HINTS = {
     "25P02": "Roll the transaction back first: an earlier statement in it failed.",
     "25006": "The session or the server is read-only; a standby cannot take tasks. Connect to the primary.",
-    "42501": "Grant the role usage on the schema absurd, execute on its functions and access to its tables.",
+    "42501": "Grant the role one of absurd_producer, absurd_worker and absurd_reader; `absurdctl init --roles` makes them. "
+    "Each may something else, docs/security.md; dropping, pausing, policies and clean-up are the schema owner's alone.",
 }
 
 
 def mask(url: str) -> str:
     """The URL or connection string with its passwords replaced by ``***``, fit for messages and logs."""
-    return _KEYWORD_PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", url))
+    # By words, for a single pattern would take its time with a message in which somebody repeats "://a:" ten thousand times.
+    text = "".join(_without_password(word) if "://" in word else word for word in re.split(r"(\s+)", url))
+    return _KEYWORD_PASSWORD.sub(r"\1***", _URL_PORT.sub(r"\1***", text))
+
+
+def _without_password(word: str) -> str:
+    """Up to the last "@": a password with an unquoted "@" or "/" must not show its end. Hiding too much is the lesser evil."""
+    user, end = _URL_USER.search(word), word.rfind("@")
+    return word if user is None or end < user.end() else f"{word[: user.end()]}***{word[end:]}"
 
 
 def where(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
@@ -55,6 +108,20 @@ def where(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
 def is_repeatable(error: BaseException | None) -> bool:
     """Whether the server gave a statement up for the sake of others, so that the same one may succeed now."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _REPEATABLE
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether the server refused a statement because it, or the session, only reads; also as a cause of the error."""
+    for _ in range(3):
+        if isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY:
+            return True
+        error = error and error.__cause__
+    return False
+
+
+def is_owners_alone(error: errors.AbsurdError) -> bool:
+    """Whether it tells that only the owner of the schema may do what was asked."""
+    return _OWNERS_HINT in str(error)
 
 
 def translate(error: psycopg.Error, url: str | None = None) -> errors.AbsurdError:
@@ -84,9 +151,8 @@ def _translate(error: psycopg.Error, place: str) -> errors.AbsurdError:
         )
     if isinstance(error, psycopg.DataError) and not state:
         return errors.SerializationError(f"a value cannot be sent to PostgreSQL: {message}")
-    return errors.DatabaseError(
-        _with_hint(f"PostgreSQL{place} refused a statement: {message}", _HINTS.get(state, error.diag.message_hint))
-    )
+    hint = _OWNERS_HINT if state == _DENIED and _OWNERS.match(message) else _HINTS.get(state, error.diag.message_hint)
+    return errors.DatabaseError(_with_hint(f"PostgreSQL{place} refused a statement: {message}", hint))
 
 
 def _is_unavailable(error: psycopg.Error, state: str) -> bool:

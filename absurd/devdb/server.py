@@ -50,7 +50,7 @@ class Server:
         binaries: PostgreSQL's bin directory; found if not given.
         settings: configuration for this and later starts of this object, for example ``{"fsync": "off"}``.
 
-    Example::
+    Example:
 
         with Server(tmp_path, settings={"fsync": "off"}) as server:
             connection = psycopg.connect(server.url())

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from absurd.queries.query import Query, nothing, scalar
 
+# A commit waits for the synchronous standby only if its transaction has written to the log: a message, then, that nobody reads.
+STANDBY_HAS_ALL = """
+    case when current_setting('synchronous_standby_names') <> '' and current_setting('transaction_read_only') = 'off'
+      then pg_logical_emit_message(true, 'absurd', '') end"""
+
 
 def register_worker(
     worker_id: str,
@@ -43,15 +48,23 @@ def unregister_worker(worker_id: str) -> Query[None]:
     return Query("select absurd.unregister_worker(%s)", (worker_id,), nothing)
 
 
-def sweep() -> Query[tuple[int, int, int, int]]:
-    """What time does to live rows: leases expired, deadlines passed, runs of dead workers ended, events delivered late."""
-    sql = "select leases_expired, deadlines_passed, worker_runs_ended, events_delivered from absurd.sweep()"
-    return Query(sql, (), lambda rows: (rows[0][0], rows[0][1], rows[0][2], rows[0][3]))
+def workers_may_return(worker_id: str) -> Query[bool]:
+    """Whether the database was away, and other workers than this one have not been back since."""
+    return Query("select absurd.workers_may_return(%s)", (worker_id,), scalar)
+
+
+def sweep(settling: bool = False) -> Query[tuple[int, int, int, int]]:
+    """What time does to live rows: leases expired, deadlines passed, runs of dead workers ended, events delivered late.
+
+    With ``settling`` the first and the third are left alone: the database may have been away.
+    """
+    sql = "select leases_expired, deadlines_passed, worker_runs_ended, events_delivered from absurd.sweep(p_settling => %s)"
+    return Query(sql, (settling,), lambda rows: (rows[0][0], rows[0][1], rows[0][2], rows[0][3]))
 
 
 def queue_limits(queue_names: Sequence[str]) -> Query[dict[str, int]]:
     """The payload limit, in bytes, of each of these queues that exists."""
-    sql = "select queue_name, max_payload_bytes from absurd.queues where queue_name = any (%s::text[])"
+    sql = "select queue_name, max_payload_bytes from absurd.queue_limits(%s::text[])"
     return Query(sql, (list(queue_names),), lambda rows: dict(rows))
 
 
@@ -65,6 +78,15 @@ def listen(channel: str) -> Query[None]:
     return Query(f'listen "{channel.replace(chr(34), chr(34) * 2)}"', (), nothing)
 
 
-def set_lock_timeout(seconds: float) -> Query[None]:
-    """Lets the session's statements wait that long for a lock, and no longer."""
-    return Query("select set_config('lock_timeout', %s, false)", (f"{round(seconds * 1000)}ms",), nothing)
+def set_lock_timeout(seconds: float, local: bool = False) -> Query[None]:
+    """Lets the statements of the session, or of the transaction, wait that long for a lock, and no longer."""
+    return Query("select set_config('lock_timeout', %s, %s)", (f"{round(seconds * 1000)}ms", local), nothing)
+
+
+def await_standby() -> Query[None]:
+    """Waits, where the server replicates synchronously, until the standby has all that was committed before.
+
+    A commit whose connection broke while it waited for the standby is seen by everybody. A repetition finds its work done, writes
+    nothing, waits for nothing, and would acknowledge what is lost together with this server.
+    """
+    return Query(f"select {STANDBY_HAS_ALL}", (), nothing)
