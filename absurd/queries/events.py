@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,6 +64,12 @@ def dispatch_event(emission: Emission) -> Query[Dispatch]:
         select seq, created, task_name, task_id, run_id, status, message
         from absurd.dispatch_event(%s, %s, %s::json, %s, %s::jsonb)"""
     return Query(sql, emission.args, _dispatch, repeatable=emission.key is not None)
+
+
+def event_sources(seqs: Sequence[int]) -> Query[list[tuple[int, str, str | None]]]:
+    """Seq, name and source (JSON text) of events; those that have been cleaned up are missing."""
+    sql = "select seq, event_name, source::text from absurd.event_sources(%s::bigint[])"
+    return Query(sql, (list(seqs),), lambda rows: [(row[0], row[1], row[2]) for row in rows])
 
 
 def _dispatch(rows: list[Row]) -> Dispatch:

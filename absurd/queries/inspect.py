@@ -129,6 +129,11 @@ def show_task(task_id: UUID) -> Query[str | None]:
     return Query("select absurd.show_task(%s)::text", (task_id,), scalar)
 
 
+def list_checkpoints(task_id: UUID, after_position: int, after_step: str) -> Query[str | None]:
+    """The next checkpoints of a task after a place in handler order, as JSON text; ``None`` when there are no more."""
+    return Query("select absurd.list_checkpoints(%s, %s::int, %s)", (task_id, after_position, after_step), scalar)
+
+
 def list_events(
     queue_name: str | None, event_name: str | None, prefix: bool, newer_than: float | None, before_seq: int | None, limit: int
 ) -> Query[list[EventRow]]:

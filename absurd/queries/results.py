@@ -30,18 +30,20 @@ def unwatch_task(task_id: UUID, channel: str) -> Query[None]:
 
 def cancel_task(task_id: UUID) -> Query[None]:
     """Cancels a task, unless it has ended."""
-    sql = "select absurd.cancel_task(t.queue_name, t.task_id) from absurd.tasks t where t.task_id = %s"
-    return Query(sql, (task_id,), lambda rows: nothing(_require(task_id, rows)))
+    sql = "select absurd.cancel_task(q, %s) from absurd.queue_of_task(%s) q where q is not null"
+    return Query(sql, (task_id, task_id), lambda rows: nothing(_require(task_id, rows)))
 
 
 def retry_task(task_id: UUID, options: dict[str, Any]) -> Query[Spawned]:
-    """Another attempt for a task that failed or was cancelled, or a copy of it. Not repeatable: twice may be two copies."""
+    """Another attempt for a task that failed or was cancelled, or a copy of it: twice is two copies, unless they have a key."""
     sql = """
         select r.task_id, r.run_id, r.attempt, r.created
-        from absurd.tasks t
-        cross join lateral absurd.retry_task(t.queue_name, t.task_id, %s::jsonb) r
-        where t.task_id = %s"""
-    return Query(sql, (json.dumps(options), task_id), lambda rows: Spawned(*_require(task_id, rows)[0]), repeatable=False)
+        from absurd.queue_of_task(%s) q
+        cross join lateral absurd.retry_task(q, %s, %s::jsonb) r
+        where q is not null"""
+    args = (task_id, task_id, json.dumps(options))
+    repeatable = options.get("idempotency_key") is not None
+    return Query(sql, args, lambda rows: Spawned(*_require(task_id, rows)[0]), repeatable=repeatable)
 
 
 class _Reader:

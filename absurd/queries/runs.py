@@ -10,6 +10,7 @@ from uuid import UUID
 
 from absurd.queries.arrays import Ints, Jsonbs, Jsons, Texts, Uuids
 from absurd.queries.query import Query, Row, scalar
+from absurd.queries.workers import STANDBY_HAS_ALL
 from absurd.types import ClaimedRun
 from absurd.writes import (
     OK,
@@ -28,7 +29,7 @@ from absurd.writes import (
 
 _CLAIM = """
 select task_id, run_id, epoch, attempt, task_name, params, headers, max_attempts, parent_task_id, deadline_at,
-  checkpoint_count, checkpoints, next_after
+  checkpoint_count, checkpoints, next_after, waited_seconds
 from absurd.claim_runs(%s, %s, %s::float8, %s::int, %s::text::absurd.claim_place[])"""
 
 
@@ -82,9 +83,14 @@ def record_checkpoints(items: Sequence[RecordCheckpoint]) -> Query[list[WriteRes
 
 
 def verify_checkpoint(holder: Holder, step_name: str) -> Query[str]:
-    """Whether a step whose commit was never answered has been recorded: ``ok``, ``missing``, ``lost`` or ``cancelled``."""
+    """Whether a step whose commit was never answered has been recorded: ``ok``, ``missing``, ``lost`` or ``cancelled``.
+
+    The answer comes when the standby has what it tells of, as in ``await_standby``.
+    """
     return Query(
-        "select absurd.verify_checkpoint(%s, %s, %s::int, %s)", (holder.task_id, holder.run_id, holder.epoch, step_name), scalar
+        f"select absurd.verify_checkpoint(%s, %s, %s::int, %s), {STANDBY_HAS_ALL}",
+        (holder.task_id, holder.run_id, holder.epoch, step_name),
+        scalar,
     )
 
 
@@ -119,6 +125,11 @@ def release_forgotten(worker_id: str, known: Sequence[Holder]) -> Query[int]:
 def extend_leases(holders: Sequence[Holder], seconds: float) -> Query[list[WriteResult]]:
     """Renews leases."""
     return Query("select absurd.extend_leases(%s::uuid[], %s::int[], %s::float8)", (*_fences(holders), seconds), _statuses)
+
+
+def extend_worker_leases(worker_id: str, seconds: float) -> Query[int]:
+    """Renews the leases of all runs of a worker, also of those that it does not know of yet; how many it renewed."""
+    return Query("select absurd.extend_worker_leases(%s, %s::float8)", (worker_id, seconds), scalar)
 
 
 def extend_lease_writes(items: Sequence[ExtendLease]) -> Query[list[WriteResult]]:
@@ -167,9 +178,11 @@ def emit_events(items: Sequence[EmitEvent]) -> Query[list[WriteResult]]:
         Texts(i.event_queue for i in items),
         Texts(i.event_name for i in items),
         Jsons(i.payload for i in items),
+        Jsonbs(i.trace for i in items),
     )
     sql = """
-        select absurd.emit_events(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::json[])"""
+        select absurd.emit_events(
+          %s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::text[], %s::text[], %s::json[], %s::jsonb[])"""
     return Query(sql, args, _statuses)
 
 

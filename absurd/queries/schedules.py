@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -106,14 +109,38 @@ class FireOutcome:
 _COLUMNS = [field.name for field in fields(Schedule) if field.name not in ("status", "created", "changed")]
 
 
+def _schedule(*row: Any) -> Schedule:
+    """A row whose params and options came as text: somebody may have written JSON there that Python does not read."""
+    names = (*_COLUMNS, "status")
+    values = dict(zip(names, row, strict=True))
+    for name in ("params", "options"):
+        values[name] = _readable(values[name])
+    return Schedule(**values)
+
+
+def _readable(text: str) -> Any:
+    try:
+        # Deeper ones can be read, but neither copied nor written again.
+        return json.loads(text) if text.count("[") + text.count("{") < 200 or _depth(text) < 200 else {"$unreadable": text}
+    except (ValueError, RecursionError):
+        return {"$unreadable": text}
+
+
+def _depth(text: str) -> int:
+    brackets = re.sub(r'"(?:\\.|[^"\\])*"|[^][{}"]', "", text)
+    return max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0))
+
+
 def _columns(row: str, **instead: str) -> str:
     return ", ".join([*(instead.get(name, f"{row}.{name}") for name in _COLUMNS), f"absurd.schedule_status({row})"])
 
 
 _CREATE = f"""
-select {_columns("(c.schedule)")}, c.change
+select {_columns("(c.schedule)", params="(c.schedule).params::text", options="(c.schedule).options::text")}, c.change
 from absurd.create_schedule(%s, %s, %s::jsonb, %s::json, %s) c"""
-_LIST = f"select {_columns('s')} from absurd.list_schedules(%s::text[], %s) s"
+_LIST = f"""
+select {_columns("s", params="s.params::text", options="s.options::text")}
+from absurd.list_schedules(%s::text[], %s) s"""
 _TIMES = f"""
 select {_columns("s", params="null::json", options="'{}'::jsonb")}
 from absurd.list_schedules(%s::text[]) s"""
@@ -127,18 +154,18 @@ def create_schedule(request: ScheduleRequest, replacing: bool) -> Query[Schedule
 
 def _made(*row: Any) -> Schedule:
     *columns, change = row
-    return replace(Schedule(*columns), created=change == "created", changed=change == "changed")
+    return replace(_schedule(*columns), created=change == "created", changed=change == "changed")
 
 
 def get_schedule(name: str) -> Query[Schedule | None]:
     """A schedule by its name."""
-    return Query(_LIST, ([name], None), lambda rows: Schedule(*rows[0]) if rows else None)
+    return Query(_LIST, ([name], None), lambda rows: _schedule(*rows[0]) if rows else None)
 
 
 def list_schedules(names: Sequence[str] | None = None, event_name: str | None = None) -> Query[list[Schedule]]:
     """All schedules, or those of these names, or those that emit an event; in order of name."""
     args = (None if names is None else list(names), event_name)
-    return Query(_LIST, args, lambda rows: [Schedule(*row) for row in rows])
+    return Query(_LIST, args, lambda rows: [_schedule(*row) for row in rows])
 
 
 def list_times(names: Sequence[str] | None = None) -> Query[list[Schedule]]:
@@ -176,14 +203,15 @@ def delete_schedule(name: str) -> Query[bool]:
     return Query("select absurd.delete_schedule(%s)", (name,), scalar)
 
 
-def trigger_schedule(name: str) -> Query[ScheduleRun]:
-    """Runs a schedule out of its turn. Not repeatable: twice is two runs."""
+def trigger_schedule(name: str, idempotency_key: str | None = None) -> Query[ScheduleRun]:
+    """Runs a schedule out of its turn. Twice is two runs, unless they have a key."""
 
     def decode(rows: list[Row]) -> ScheduleRun:
         task_id, run_id, event_seq = rows[0]
         return ScheduleRun(task_id, run_id, event_seq, tuple(row[0] for row in rows if row[0] is not None))
 
-    return Query("select task_id, run_id, event_seq from absurd.trigger_schedule(%s)", (name,), decode, repeatable=False)
+    sql = "select task_id, run_id, event_seq from absurd.trigger_schedule(%s, %s)"
+    return Query(sql, (name, idempotency_key), decode, repeatable=idempotency_key is not None)
 
 
 def backfill_schedule(name: str, revision: int, slots: Sequence[datetime]) -> Query[int]:
