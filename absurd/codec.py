@@ -170,6 +170,30 @@ class PlainCodec:
         return value
 
 
+# Places that a message names; a long list may be wrong at each of its items.
+_MAX_PLACES = 20
+
+
+def _reason(error: Exception) -> str:
+    """What pydantic found, and where, without the values that it shows beside: such errors are logged and stored."""
+    from pydantic import ValidationError as Misfit
+
+    if not isinstance(error, Misfit):
+        return str(error)
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, one['loc'])) or 'the value'}\n  {one['msg']}" for one in found[:_MAX_PLACES]]
+    more = ["…"] if len(found) > _MAX_PLACES else []
+    count = "1 validation error" if len(found) == 1 else f"{len(found)} validation errors"
+    return "\n".join([f"{count} for {error.title}", *lines, *more])
+
+
+def _without_input(error: Exception) -> Exception | None:
+    """The cause that a traceback may show: none of pydantic's, which repeats what it was given."""
+    from pydantic import ValidationError as Misfit
+
+    return None if isinstance(error, Misfit) else error
+
+
 class TypedCodec:
     """Values of a declared type (dataclass, TypedDict, pydantic model, datetime, …), through pydantic both ways."""
 
@@ -181,17 +205,20 @@ class TypedCodec:
         try:
             plain = self._adapter.dump_python(self._adapter.validate_python(value), mode="json")
         except Exception as error:
-            raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
+            raise self._misfit(what, error) from _without_input(error)
         return encode(plain, what)
 
     def decode(self, text: str, what: str) -> Any:  # noqa: D102
         try:
             return self._adapter.validate_json(text)
         except Exception as error:
-            raise ValidationError(f"{what} does not fit {self._name}: {error}") from error
+            raise self._misfit(what, error) from _without_input(error)
 
     def load(self, value: Any, what: str) -> Any:  # noqa: D102
         return self.decode(encode(value, what), what)
+
+    def _misfit(self, what: str, error: Exception) -> ValidationError:
+        return ValidationError(f"{what} does not fit {self._name}: {_reason(error)}")
 
     def json_schema(self) -> Any:
         """The JSON Schema of values of the type; raises ``SerializationError`` if it has none."""
@@ -241,6 +268,8 @@ def _typed_codec(declared: Any) -> TypedCodec:
 def _make_typed_codec(declared: Any) -> TypedCodec:
     from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
+    if isinstance(declared, Mapping):  # pydantic would read it as a schema of its own making
+        raise SerializationError(f"type {declared!r} cannot be stored: it is a value, and no type")
     try:
         return TypedCodec(TypeAdapter(_portable(declared)), getattr(declared, "__name__", str(declared)))
     except (PydanticSchemaGenerationError, PydanticUserError) as error:

@@ -145,11 +145,18 @@ class ClaimedRun(NamedTuple):
     checkpoint_count: int
     checkpoints: str | None
 
+    @property
+    def attempts_left(self) -> bool:
+        """Whether a failure of this attempt may be followed by another one."""
+        return self.max_attempts is None or self.attempt < self.max_attempts
+
     def __str__(self) -> str:
         return f'task "{self.task_name}" {self.task_id}'
 
     # how far the claim got, in one of its runs
     next_after: str | None = None
+    # seconds from the moment it became ready to the claim
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,11 @@ class Wait(NamedTuple):
     task_id: UUID | None = None
     token_id: UUID | None = None
 
+    @property
+    def kind(self) -> str:
+        """What its arrival is recorded as: event, task or token."""
+        return "task" if self.task_id is not None else "token" if self.token_id is not None else "event"
+
     def to_json(self) -> dict[str, Any]:
         """The form that the SQL functions take."""
         if self.task_id is not None:
@@ -99,7 +104,7 @@ class CreateToken(NamedTuple):
 
 
 class EmitEvent(NamedTuple):
-    """Emit an event and record that as a step; ``payload`` is JSON text."""
+    """Emit an event and record that as a step; ``payload`` is JSON text, and so is ``trace``, for the event's source."""
 
     holder: Holder
     step_name: str
@@ -107,6 +112,7 @@ class EmitEvent(NamedTuple):
     event_queue: str
     event_name: str
     payload: str | None
+    trace: str | None = None
 
 
 class ExtendLease(NamedTuple):

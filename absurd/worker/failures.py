@@ -20,7 +20,7 @@ def describe(error: BaseException) -> str:
     """JSON text of a failure: name, message, traceback."""
     return encode(
         {
-            "name": _clean(_name(error), 500),
+            "name": _clean(error_name(error), 500),
             "message": _clean(_message(error), MAX_MESSAGE),
             "traceback": _clean(_trace(error), MAX_TRACEBACK),
         },
@@ -30,7 +30,7 @@ def describe(error: BaseException) -> str:
 
 def summary(error: BaseException) -> str:
     """Name and message on one line, for logs."""
-    text = f"{_name(error)}: {_message(error)}"[:MAX_SUMMARY]
+    text = f"{error_name(error)}: {_message(error)}"[:MAX_SUMMARY]
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -39,7 +39,8 @@ def is_retryable(error: BaseException, no_retry_on: tuple[type[BaseException], .
     return not isinstance(error, (*HOPELESS, *no_retry_on))
 
 
-def _name(error: BaseException) -> str:
+def error_name(error: BaseException) -> str:
+    """The name under which the failure of an attempt is stored."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
 

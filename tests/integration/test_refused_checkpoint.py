@@ -16,7 +16,7 @@ def test_a_refused_checkpoint_fails_the_attempt_before_a_sleep_that_follows(play
     conn.execute("""
         create function refuse() returns trigger language plpgsql as $$
         begin
-          raise exception 'no space left on device' using errcode = 'disk_full';
+          raise exception 'no such value allowed' using errcode = 'check_violation';
         end $$;
         create trigger full_disk before insert on absurd.checkpoints
           for each row when (new.step_name = 'effect') execute function refuse()""")
@@ -26,6 +26,6 @@ def test_a_refused_checkpoint_fails_the_attempt_before_a_sleep_that_follows(play
         await ctx.step("effect", lambda: play.seen.append("effect"))
         await ctx.sleep_for(0.01)
 
-    with play.worker(), pytest.raises(TaskFailedError, match="no space left"):
+    with play.worker(), pytest.raises(TaskFailedError, match="no such value"):
         play.spawn().result(DEFAULT_TIMEOUT)
     assert play.seen == ["effect"]

@@ -182,3 +182,8 @@ def test_the_type_of_a_function_is_found_once_and_belongs_to_its_annotation() ->
 def test_integers_of_any_size_are_found_wherever_they_stand(before: str, number: int, after: str) -> None:
     text = json.dumps([before, number, -number, after])
     assert decode(text) == [before, number, -number, after]
+
+
+def test_a_dict_as_type_is_refused_by_its_value() -> None:
+    with pytest.raises(SerializationError, match=r"type \{\} cannot be stored: it is a value, and no type"):
+        codec_for({})
