@@ -13,43 +13,28 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
 
+from absurd import failpoints, telemetry
 from absurd.db import connect_async, run_async, send, translate
 from absurd.errors import AbsurdError, DatabaseUnavailableError, RunLost
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
-from absurd.queries.tokens import create_token
-from absurd.queries.workers import set_lock_timeout
+from absurd.queries.workers import await_standby, set_lock_timeout
 from absurd.types import ClaimedRun
-from absurd.writes import (
-    ENDINGS,
-    CheckWaits,
-    Complete,
-    CreateToken,
-    EmitEvent,
-    ExtendLease,
-    Fail,
-    Holder,
-    RecordCheckpoint,
-    Release,
-    SpawnChildren,
-    Suspend,
-    Write,
-    WriteFuture,
-    WriteResult,
-)
+from absurd.worker.batch import plan_batch, take_batch
+from absurd.worker.setbacks import CANCELED, LOCKED, READ_ONLY, TRANSIENT, passes, sqlstate
+from absurd.writes import ENDINGS, Holder, Write, WriteFuture, WriteResult
 
 logger = logging.getLogger("absurd.worker")
 
-# Items of one transaction at most: beyond this the cost per item no longer falls, while everybody waits longer.
-MAX_BATCH = 500
 # Seconds until an item that found its event name or task locked is asked again: from the first to the last, doubling.
 BUSY_DELAYS = (0.002, 0.25)
 # Seconds between attempts to reach a database that went away.
@@ -57,33 +42,14 @@ RECONNECT_DELAYS = (0.05, 1.0)
 # Seconds after a reconnect at which the worker looks once more for claims that it knows nothing of: a server that was slow when
 # the connection broke commits a claim after the first look. Well within the usual lease, whose end would cost an attempt.
 FORGOTTEN_LOOKS = (1.0, 5.0, 15.0)
-# A deadlock or a serialization failure: the whole batch is repeated.
-TRANSIENT = ("40001", "40P01")
 # Seconds that a batch waits for a row that somebody else has locked, such as a task that a long transaction cancels.
 # Then the batch is taken apart, the item concerned is put off, and its neighbours go on.
 LOCK_SECONDS = 0.5
 # The same for each item of such a batch alone: the lock has been waited for already, and there may be hundreds of them.
 LOCK_SECONDS_ALONE = 0.01
 PUT_OFF_SECONDS = 1.0
-LOCKED = "55P03"
-
-# The order within a transaction. Whatever waits for row locks comes before whatever only tries for a lock, so that no two workers
-# wait for each other; checkpoints come before the endings that follow from them.
-_KINDS: tuple[tuple[type[Write], Callable[[Any], Query[list[WriteResult]]]], ...] = (
-    (ExtendLease, queries.extend_lease_writes),
-    (RecordCheckpoint, queries.record_checkpoints),
-    (Complete, queries.complete_runs),
-    (Fail, queries.fail_runs),
-    (Release, queries.release_runs),
-    (SpawnChildren, queries.spawn_children),
-    (CreateToken, create_token),
-    (EmitEvent, queries.emit_events),
-    (CheckWaits, queries.check_waits),
-    (Suspend, queries.suspend_runs),
-)
-
-# Their queries take a single item.
-_ONE_BY_ONE = (SpawnChildren, CreateToken)
+# Seconds between warnings of items that are put off: a server without room refuses each item of each batch, once in a second.
+WARNING_INTERVAL = 10.0
 
 
 @dataclass(slots=True)
@@ -93,6 +59,7 @@ class Item:
     write: Write
     future: WriteFuture
     tries: int = 0
+    cancels: int = 0
 
 
 class ClaimSource(Protocol):
@@ -124,9 +91,11 @@ class Writer:
         self._signal_lock = threading.Lock()
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._stopping = False
+        self._ended = False
         self._put_off_runs: dict[UUID, list[Item]] = {}
         self._busy: dict[int, Item] = {}
         self._may_have_forgotten = False
+        self._quiet_until = 0.0
         self.batches = 0
 
     # -- for those who write ------------------------------------------------------------------------------------------------
@@ -154,8 +123,28 @@ class Writer:
         """Makes the writer look whether a claim is wanted."""
         self._wake.set()
 
+    def look_for_forgotten(self) -> None:
+        """Hands back, after the batch on its way, what the worker has claimed and does not know."""
+        self._may_have_forgotten = True
+        self._wake.set()
+
+    async def ask(self, query: Query[Any]) -> Any:
+        """``perform`` for a task that is running: what the server cannot take just now is asked again, as writes are."""
+        cancels = 0
+        while True:
+            try:
+                return await self.perform(query)
+            except AbsurdError as error:
+                cause = error.__cause__ or error
+                cancels += sqlstate(cause) == CANCELED
+                if not passes(cause, cancels):
+                    raise
+            await asyncio.sleep(PUT_OFF_SECONDS)
+
     async def perform(self, query: Query[Any]) -> Any:
         """Runs another query on the writer's connection, beside the batches."""
+        if self._ended:
+            raise RunLost("the worker has stopped")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._errands.append((query, future))
         self._wake.set()
@@ -203,7 +192,7 @@ class Writer:
             await self._write(items, claim)
 
     def _take_items(self) -> list[Item]:
-        items = [self._items.popleft() for _ in range(min(len(self._items), MAX_BATCH))]
+        items = take_batch(self._items)
         if not self._put_off_runs:
             return items
         for item in items:
@@ -215,10 +204,14 @@ class Writer:
         while not future.done():
             try:
                 found = await run_async(await self._connection(), query)
+                if failpoints.hook is not None:
+                    failpoints.hook("writer.errand-done", self)
             except DatabaseUnavailableError:
                 await self._reconnect()
             except Exception as error:
-                if not future.done():
+                if (state := sqlstate(error.__cause__)) == READ_ONLY:
+                    await self._reconnect()
+                elif state not in TRANSIENT and not future.done():
                     future.set_exception(error)
             else:
                 if not future.done():
@@ -231,7 +224,7 @@ class Writer:
                 answers, claimed = await self._commit(items, claim)
                 break
             except psycopg.Error as error:
-                if self._conn is None or self._conn.broken or self._conn.closed:
+                if self._conn is None or self._conn.broken or self._conn.closed or error.sqlstate == READ_ONLY:
                     logger.warning("lost the database connection: %s", translate(error, self._url))
                     await self._reconnect()
                 elif error.sqlstate not in TRANSIENT:
@@ -241,8 +234,12 @@ class Writer:
                 # Not even sent: a value that the driver cannot encode. Whose it is shows when each goes alone.
                 await self._take_apart(items, claim, error)
                 return
+        if failpoints.hook is not None:
+            failpoints.hook("writer.committed", self)
         for item, answer in zip(items, answers, strict=True):
             self._answer(item, answer)
+        if failpoints.hook is not None:
+            failpoints.hook("writer.answered", self)
         if claim is not None:
             self._source.take_claimed(claimed)
 
@@ -250,19 +247,13 @@ class Writer:
         self, items: Sequence[Item], claim: Query[list[ClaimedRun]] | None
     ) -> tuple[list[WriteResult], list[ClaimedRun]]:
         """One transaction for a batch; the answers in the order of the items."""
-        plan: list[tuple[Query[Any], list[int]]] = []
-        found_places: defaultdict[type[Write], list[int]] = defaultdict(list)
-        for place, item in enumerate(items):
-            found_places[type(item.write)].append(place)
-        for kind, make in _KINDS:
-            places = found_places[kind]
-            if kind in _ONE_BY_ONE:
-                plan += [(make(items[place].write), [place]) for place in places]
-            elif places:
-                plan.append((make([items[place].write for place in places]), places))
+        plan = plan_batch([item.write for item in items])
         if claim is not None:
             plan.append((claim, []))
+        began = time.perf_counter()
         found = await self._send([query for query, _ in plan])
+        if telemetry.metrics is not None and items:
+            telemetry.metrics.batch(len(items), time.perf_counter() - began)
         self.batches += 1
         claimed = found.pop() if claim is not None else []
         answers: list[WriteResult] = [WriteResult("lost")] * len(items)
@@ -291,7 +282,7 @@ class Writer:
     async def _take_apart(self, items: list[Item], claim: Query[list[ClaimedRun]] | None, error: Exception) -> None:
         """Sends the items of a refused batch one by one; only those at fault are told so, or put off."""
         if len(items) + (claim is not None) > 1:
-            locked = getattr(error, "sqlstate", None) == LOCKED
+            locked = sqlstate(error) == LOCKED
             if locked:
                 await self._set_lock_timeout(LOCK_SECONDS_ALONE)
             await self._write_alone(items, claim)
@@ -300,7 +291,10 @@ class Writer:
             return
         problem = translate(error, self._url) if isinstance(error, psycopg.Error) else error
         for item in items:
-            if getattr(error, "sqlstate", None) == LOCKED:
+            item.cancels += sqlstate(error) == CANCELED
+            if passes(error, item.cancels):
+                if sqlstate(error) != LOCKED:
+                    self._warn_put_off(item, problem)
                 self._put_off(item)
             elif not item.future.done():
                 item.future.set_exception(problem)
@@ -309,6 +303,11 @@ class Writer:
             self._source.take_claimed([])
             await asyncio.sleep(RECONNECT_DELAYS[1])
 
+    def _warn_put_off(self, item: Item, problem: Exception) -> None:
+        if time.monotonic() >= self._quiet_until:
+            self._quiet_until = time.monotonic() + WARNING_INTERVAL
+            logger.warning("%s is put off, as others may be: %s", type(item.write).__name__, problem)
+
     async def _write_alone(self, items: list[Item], claim: Query[list[ClaimedRun]] | None) -> None:
         for item in items:
             # What follows an item that was put off must not overtake it: a sleep would drop the step before it.
@@ -316,6 +315,8 @@ class Writer:
                 self._put_off(item)
             else:
                 await self._write([item], None)
+                if failpoints.hook is not None:
+                    failpoints.hook("writer.written-alone", self)
         if claim is not None:
             await self._write([], claim)
 
@@ -360,23 +361,27 @@ class Writer:
     async def _reconnect(self) -> None:
         """Connects again, however long it takes, and hands back what a lost answer may have claimed."""
         delay = RECONNECT_DELAYS[0]
+        if telemetry.metrics is not None:
+            telemetry.metrics.reconnected()
         while True:
             if self._conn is not None:
                 await self._conn.close()
                 self._conn = None
             try:
-                await self._hand_back_forgotten(await self.open())
+                conn = await self.open()
+                if failpoints.hook is not None:
+                    failpoints.hook("writer.reconnected", self)
+                await run_async(conn, await_standby())
+                await self._hand_back_forgotten(conn)
+                if failpoints.hook is not None:
+                    failpoints.hook("writer.forgotten-handed-back", self)
                 for later in FORGOTTEN_LOOKS:
-                    self._loop.call_later(later, self._look_for_forgotten)
+                    self._loop.call_later(later, self.look_for_forgotten)
                 return
             except AbsurdError as error:
                 logger.warning("cannot reach the database, trying again in %.2g s: %s", delay, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RECONNECT_DELAYS[1])
-
-    def _look_for_forgotten(self) -> None:
-        self._may_have_forgotten = True
-        self._wake.set()
 
     async def _hand_back_forgotten(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """To be called between batches only: with one on its way it is not known which runs are held."""
@@ -385,6 +390,7 @@ class Writer:
             logger.info("handed back %s run(s) whose claim was never answered", forgotten)
 
     def _fail_rest(self) -> None:
+        self._ended = True
         for item in [*self._items, *self._busy.values(), *(item for items in self._put_off_runs.values() for item in items)]:
             if not item.future.done():
                 item.future.set_exception(RunLost("the worker has stopped"))
