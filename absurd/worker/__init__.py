@@ -5,6 +5,16 @@ from __future__ import annotations
 from absurd.worker.engine import Engine
 from absurd.worker.options import WorkerOptions
 from absurd.worker.runner import BackgroundWorker, drain, run_worker, serve, serve_once
-from absurd.worker.supervisor import Supervisor
+from absurd.worker.supervisor import Supervisor, follow_supervisor
 
-__all__ = ["BackgroundWorker", "Engine", "Supervisor", "WorkerOptions", "drain", "run_worker", "serve", "serve_once"]
+__all__ = [
+    "BackgroundWorker",
+    "Engine",
+    "Supervisor",
+    "WorkerOptions",
+    "drain",
+    "follow_supervisor",
+    "run_worker",
+    "serve",
+    "serve_once",
+]

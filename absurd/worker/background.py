@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from absurd.loops import Loop, LoopThread
 from absurd.registry import Registry
 from absurd.schedules import Reconciliation, ScheduleLoop, declared_schedules
 from absurd.triggers.loop import TriggerLoop
 from absurd.worker.options import WorkerOptions
+from absurd.worker.retention import RetentionLoop
 
 logger = logging.getLogger("absurd.worker")
 
@@ -23,13 +25,15 @@ PATIENCE_SECONDS = 12.0
 class Companions:
     """The loops that start and stop with a worker."""
 
-    def __init__(self, registry: Registry, url: str, options: WorkerOptions) -> None:
+    def __init__(self, registry: Registry, url: str, options: WorkerOptions, claim_seconds: Callable[[], float]) -> None:
         self._loops: list[tuple[Loop, LoopThread]] = []
         self._add(Reconciliation(url, registry.queue_name, declared_schedules(registry)))
         if options.scheduler:
             self._add(ScheduleLoop(url, application_name="absurd worker: schedules"))
         if options.triggers and registry.triggers:
             self._add(TriggerLoop(registry, url, options.worker_id))
+        if options.retention:
+            self._add(RetentionLoop(url, claim_seconds))
 
     def _add(self, loop: Loop) -> None:
         self._loops.append((loop, LoopThread(f"absurd-{type(loop).__name__}")))

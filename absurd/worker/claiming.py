@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from absurd import telemetry
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
 from absurd.types import ClaimedRun
@@ -51,6 +52,8 @@ class Claims:
 
     def __init__(self, options: WorkerOptions, wake: Callable[[], None], tell_idle: Callable[[bool], None]) -> None:
         self.count = 0
+        # How long the last claim took, with the batch that it was sent along with. Read from any thread.
+        self.answer_seconds = 0.0
         # From the beginning: what is spawned while a worker starts has to notify it.
         self.idle = True
         self._options = options
@@ -67,6 +70,12 @@ class Claims:
     def pending(self) -> bool:
         """Whether a claim is on its way or wanted."""
         return self._sent is not None or any(self._looking.values()) or any(place.timer for place in self._places.values())
+
+    @property
+    def sent_at(self) -> float | None:
+        """When the claim that waits for its answer was made, by time.monotonic(). From any thread."""
+        sent = self._sent
+        return None if sent is None else sent.at
 
     def drain(self) -> None:
         """From now on finds everything that is ready, at any price, and nobody needs to notify this worker."""
@@ -98,6 +107,9 @@ class Claims:
         if sent is None:
             return False
         self.count += len(runs)
+        self.answer_seconds = time.monotonic() - sent.at
+        if telemetry.metrics is not None:
+            telemetry.metrics.claimed(sent.queue, sent.limit, runs)
         short = len(runs) < sent.limit
         self._remember(sent, runs, short)
         if short:

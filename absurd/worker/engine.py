@@ -12,21 +12,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from absurd import failpoints, telemetry
 from absurd.context import Core
 from absurd.db import AsyncPool, Pool
-from absurd.errors import QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased, SerializationError
+from absurd.db.pooler import require_sessions
+from absurd.errors import AbsurdError, QueueNotFoundError, RunCancelled, RunInterrupted, RunLost, RunReleased
 from absurd.queries import workers as queries
 from absurd.queries.query import Query
 from absurd.registry import Registry
 from absurd.types import ClaimedRun
 from absurd.worker.background import Companions
 from absurd.worker.claiming import Claims
-from absurd.worker.failures import describe, summary
+from absurd.worker.health import HealthFile
 from absurd.worker.leases import LeaseKeeper
 from absurd.worker.notifications import Notifications
 from absurd.worker.options import WorkerOptions
 from absurd.worker.promoter import Promoter
-from absurd.worker.running import Ending, Running
+from absurd.worker.refusals import Refusals
+from absurd.worker.running import Ending, Running, outcome
 from absurd.worker.threads import Threads
 from absurd.worker.writer import Writer
 from absurd.writes import Fail, Holder, Release, Suspend, Write, WriteFuture, WriteResult
@@ -42,8 +45,6 @@ UNWIND_SECONDS = 1.0
 # Seconds for the last writes of a worker that stops. Without a database they would wait for ever; the runs come back by their
 # leases then.
 LAST_WRITES_SECONDS = 5.0
-# Seconds between warnings about one and the same unknown task.
-WARNING_INTERVAL = 60.0
 # Seconds between looks at the limits of the queues.
 LIMITS_INTERVAL = 30.0
 
@@ -66,13 +67,14 @@ class Engine:
         self._changed = asyncio.Event()
         self._limits: dict[str, int] = {}
         self._limits_read = 0.0
-        self._unknown: dict[str, float] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._threads = Threads(options.concurrency)
         self._writer = Writer(url, self)
+        self._refusals = Refusals(self._writer, options.unknown_task_delay)
         self._claims = Claims(options, self._writer.wake, self._say_idle)
         self._leases = LeaseKeeper(url, options, self, version)
-        self._companions = Companions(registry, url, options)
+        self._companions = Companions(registry, url, options, lambda: self._claims.answer_seconds)
+        self._health = HealthFile(options.health_file) if options.health_file is not None else None
         self._notifications = Notifications(url, options.queues, self._claims.look)
         self._promoter = Promoter(self._writer, options.queues, options.poll_interval, self._claims.look)
         connections = min(options.concurrency, MAX_TRANSACTIONS)
@@ -104,7 +106,7 @@ class Engine:
                 for queue in self._options.queues:
                     self._claims.look(queue)
                 if time.monotonic() - self._limits_read > LIMITS_INTERVAL:
-                    await self._read_limits()
+                    self._errand(self._read_limits())
         finally:
             await self._end()
 
@@ -113,13 +115,18 @@ class Engine:
         self._draining = True
         self._claims.drain()
         await self._begin()
+        found = 0
         try:
             while not self._stopping:
                 await self._wait_for_change(0.05)
-                if self._active or self._claims.pending:
+                if self._active or self._claims.pending or await self._promoter.promote_now():
                     continue
-                if not await self._promoter.promote_now():
+                if self._claims.count == found:
                     break
+                # What ran since the last look may have made other runs ready: those that waited for it, or its own next one.
+                found = self._claims.count
+                for queue in self._options.queues:
+                    self._claims.look(queue)
         finally:
             await self._end()
         return self._claims.count
@@ -130,6 +137,7 @@ class Engine:
         self._changed.set()
 
     async def _begin(self) -> None:
+        await require_sessions(self._url)
         await self._writer.open()
         self._writing = asyncio.create_task(self._writer.run(), name="absurd writer")
         self._writing.add_done_callback(self._writer_ended)
@@ -143,6 +151,10 @@ class Engine:
                 )
             await asyncio.to_thread(self._leases.start)
             self._registered = True
+            if telemetry.metrics is not None:
+                telemetry.metrics.worker_began(self._options.concurrency)
+            if failpoints.hook is not None:
+                failpoints.hook("engine.registered", self)
         except BaseException:
             self._stopping = True
             await self._stop_writer()
@@ -151,6 +163,8 @@ class Engine:
             self._notifications.start()
             self._promoter.start()
             self._companions.start()
+            if self._health is not None:
+                self._health.start()
         self._writer.wake()
         self.on_ready()
 
@@ -158,11 +172,21 @@ class Engine:
         self._stopping = True
         companions = asyncio.create_task(self._companions.stop())
         await self._let_finish()
+        if failpoints.hook is not None:
+            failpoints.hook("engine.handed-back", self)
         await companions
+        if self._health is not None:
+            await self._health.stop()
         await self._notifications.stop()
         await self._promoter.stop()
         await self._stop_writer()
+        if failpoints.hook is not None:
+            failpoints.hook("engine.wrote-last", self)
         await asyncio.to_thread(self._leases.stop)
+        if telemetry.metrics is not None:
+            telemetry.metrics.worker_ended(self._options.concurrency)
+        if failpoints.hook is not None:
+            failpoints.hook("engine.unregistered", self)
         self._threads.stop()
         self._pool.close()
         await self._async_pool.close()
@@ -213,8 +237,8 @@ class Engine:
         self._changed.clear()
 
     async def _read_limits(self) -> None:
-        self._limits = await self._writer.perform(queries.queue_limits(self._options.queues))
         self._limits_read = time.monotonic()
+        self._limits = await self._writer.perform(queries.queue_limits(self._options.queues))
 
     # -- claiming: the writer asks with each batch --------------------------------------------------------------------------
 
@@ -243,6 +267,8 @@ class Engine:
 
     async def _tell_idle(self, idle: bool) -> None:
         await self._writer.perform(queries.set_worker_idle(self.worker_id, idle))
+        if failpoints.hook is not None:
+            failpoints.hook("engine.told-idle", self)
         # What was spawned before that was seen has notified nobody; what was on its way at that moment is found a little later.
         for delay in IDLE_LOOKS if idle else ():
             await asyncio.sleep(delay)
@@ -254,16 +280,18 @@ class Engine:
     def _start(self, run: ClaimedRun) -> None:
         definition = self.registry.find(run.task_name)
         if definition is None:
-            self._refuse(run)
+            self._refusals.unknown(run)
             return
         limit = self._limits.get(run.queue_name, 0) or 10 * 1024 * 1024
         try:
             core = Core(run, max_payload_bytes=limit, strict=self._options.strict_replay)
         except Exception as error:
-            self._refuse_unreadable(run, error)
+            self._refusals.unreadable(run, error)
             return
         running = Running(core, definition, self.registry, self)
         self._active[run.run_id] = running
+        if telemetry.metrics is not None:
+            telemetry.metrics.run_began()
         if definition.is_async:
             running.task = self._loop.create_task(self._run_async(running))
         else:
@@ -276,35 +304,11 @@ class Engine:
 
     def _run_in_thread(self, running: Running) -> None:
         ending = running.run_blocking()
-        with contextlib.suppress(RuntimeError):  # the worker has ended without this handler, and its loop is closed
-            self._loop.call_soon_threadsafe(self._finish, running, ending)
+        self._on_loop(self._finish, running, ending)
 
-    def _refuse(self, run: ClaimedRun) -> None:
-        """Nobody here knows the task: the run goes back for a worker that does, and says so."""
-        note = f'no worker that claimed it knows task "{run.task_name}"'
-        self._warn_unknown(run)
-        holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
-        self._writer.send(Release(holder, self._options.unknown_task_delay, note), self._loop.create_future())
-
-    def _refuse_unreadable(self, run: ClaimedRun, error: Exception) -> None:
-        """Somebody stored what cannot be read here, such as an event of a thousand levels: its task fails, not the worker."""
-        problem = SerializationError(f"what is recorded of the task cannot be read: {summary(error)}")
-        logger.warning('task "%s" %s fails: %s', run.task_name, run.task_id, problem)
-        holder = Holder(run.queue_name, run.task_id, run.run_id, run.epoch)
-        self._writer.send(Fail(holder, describe(problem), retryable=False), self._loop.create_future())
-
-    def _warn_unknown(self, run: ClaimedRun) -> None:
-        if time.monotonic() < self._unknown.get(run.task_name, 0.0):
-            return
-        self._unknown[run.task_name] = time.monotonic() + WARNING_INTERVAL
-        logger.warning(
-            'no task "%s" is registered here, but queue "%s" holds some (such as %s): they go back and are offered again '
-            "in %s s. Register it with this app, or give it a queue of its own",
-            run.task_name,
-            run.queue_name,
-            run.task_id,
-            self._options.unknown_task_delay,
-        )
+    def _on_loop(self, call: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the worker has ended without the thread that says this; its loop is closed
+            self._loop.call_soon_threadsafe(call, *args)
 
     def _finish(self, running: Running, ending: Write | None) -> None:
         """Sends the write that ends a run; its slot is free when that is done."""
@@ -312,7 +316,7 @@ class Engine:
         if self._active.get(run_id) is not running:
             return
         if ending is None:
-            self._forget(running)
+            self._forget(running, outcome(None, running.core.interruption))
             return
         self._writer.send(ending, Ending(functools.partial(self._ended, running, ending)))
 
@@ -323,9 +327,14 @@ class Engine:
             logger.info("the end of %s came too late: %s", running, answer.status)
         elif isinstance(ending, Suspend):
             self._promoter.expect(ending)
-        self._forget(running)
+        status = answer.status if isinstance(answer, WriteResult) else "unrecorded"
+        self._forget(running, outcome(ending, None, status), ending)
 
-    def _forget(self, running: Running) -> None:
+    def _forget(self, running: Running, how: str, ending: Write | None = None) -> None:
+        if telemetry.metrics is not None and not running.over:
+            running.over = True
+            retried = isinstance(ending, Fail) and ending.retryable and running.core.run.attempts_left
+            telemetry.metrics.run_ended(running.core.run, how, time.monotonic() - running.began, retried=retried)
         # A run whose wait was over at once may have been claimed again with the very batch that put it to sleep.
         if self._active.get(running.core.run.run_id) is running:
             del self._active[running.core.run.run_id]
@@ -335,7 +344,14 @@ class Engine:
     def _errand(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
         self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        task.add_done_callback(self._errand_ended)
+
+    def _errand_ended(self, task: asyncio.Task[Any]) -> None:
+        """What the server refuses here ends no worker: limits are read again, and polling finds what nobody notified of."""
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            trace = None if isinstance(error, AbsurdError) else error
+            logger.warning("an errand of the worker met an error: %s", error, exc_info=trace)
 
     # -- for contexts (Port) ------------------------------------------------------------------------------------------------
 
@@ -348,12 +364,12 @@ class Engine:
         self._writer.send_threadsafe(write, future)
 
     async def run_query(self, query: Query[Any]) -> Any:
-        """Runs a read of the engine's own."""
-        return await self._writer.perform(query)
+        """Asks for a task that is running."""
+        return await self._writer.ask(query)
 
     def run_query_threadsafe(self, query: Query[Any]) -> Any:
         """The same from a thread, blocking."""
-        return asyncio.run_coroutine_threadsafe(self._writer.perform(query), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._writer.ask(query), self._loop).result()
 
     def connection(self) -> Any:
         """A connection for a transaction of a sync handler."""
@@ -368,6 +384,15 @@ class Engine:
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
         return [running.core.holder for running in list(self._active.values())]
+
+    @property
+    def claiming_since(self) -> float | None:
+        """When the claim that waits for its answer was made, by time.monotonic()."""
+        return self._claims.sent_at
+
+    def look_for_forgotten(self) -> None:
+        """Has runs handed back that are this worker's and unknown to it."""
+        self._on_loop(self._writer.look_for_forgotten)
 
     def lost(self, holder: Holder, status: str) -> None:
         """Takes note that a run is lost or cancelled: its handler ends at its next call of the context."""

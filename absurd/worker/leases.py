@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psycopg
 
+from absurd import failpoints, telemetry
 from absurd.db import connect, run
 from absurd.errors import AbsurdError
 from absurd.queries import runs as run_queries
@@ -33,6 +34,11 @@ TICK = 1.0
 SWEEP_SHARE = 0.1
 # Seconds that a sweep waits for a row which somebody else has locked: the leases must not wait for it.
 LOCK_SECONDS = 0.5
+# A worker that was out of touch for longer than the first figure ends no leases for as long as the second, once it is back. Most
+# likely the database was away and all were: those that live have to renew their leases before anybody ends them. Nor does one
+# that connects, for the first time or again, while others have not been back since the database began anew, however quickly.
+OUT_OF_TOUCH = 3.0
+SETTLING = 10.0
 # Seconds between heartbeats of the worker's row.
 HEARTBEAT = 5.0
 
@@ -46,6 +52,13 @@ class LeaseHolder(Protocol):
 
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
+
+    @property
+    def claiming_since(self) -> float | None:
+        """When the claim that waits for its answer was made, by time.monotonic(); ``None`` if there is none."""
+
+    def look_for_forgotten(self) -> None:
+        """Has runs handed back that are this worker's and unknown to it, as soon as no claim waits for its answer."""
 
     def lost(self, holder: Holder, status: str) -> None:
         """Takes note that a run is lost or cancelled."""
@@ -65,6 +78,8 @@ class LeaseKeeper:
         self._renewed: dict[UUID, float] = {}
         self._next_beat = 0.0
         self._next_sweep = 0.0
+        self._settled_at = 0.0
+        self._in_touch = time.monotonic()
         # A third of the lease: two more tries before it runs out.
         self._tick = min(TICK, options.lease_seconds / 4)
 
@@ -74,8 +89,10 @@ class LeaseKeeper:
         The sweep comes before the first claim: nobody may have been there to cancel what waited too long.
         """
         conn = self._connect()
-        while any(run(conn, queries.sweep())):
-            pass
+        while any(run(conn, queries.sweep(self._settling))):
+            if failpoints.hook is not None:
+                failpoints.hook("leases.swept-first", self)
+        self._in_touch = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -97,16 +114,33 @@ class LeaseKeeper:
     def _look(self) -> None:
         conn = self._conn or self._connect()
         self._renew(conn)
+        if time.monotonic() - self._in_touch > OUT_OF_TOUCH + self._tick:
+            self._settle()
         if time.monotonic() >= self._next_beat:
             if not run(conn, queries.heartbeat_worker(self._options.worker_id, len(self._holder.held()))):
                 self._register(conn)
+            if failpoints.hook is not None:
+                failpoints.hook("leases.beaten", self)
             self._next_beat = time.monotonic() + HEARTBEAT
         if time.monotonic() >= self._next_sweep:
             self._sweep(conn)
+        self._in_touch = time.monotonic()
+
+    @property
+    def _settling(self) -> bool:
+        return time.monotonic() < self._settled_at
+
+    def _settle(self) -> None:
+        self._settled_at = time.monotonic() + SETTLING
+        logger.info("the database seems to have been away: for %s s others may renew their leases before they end", SETTLING)
 
     def _sweep(self, conn: psycopg.Connection[Any]) -> None:
         began = time.monotonic()
-        ended = run(conn, queries.sweep())
+        ended = run(conn, queries.sweep(self._settling))
+        if failpoints.hook is not None:
+            failpoints.hook("leases.swept", self)
+        if telemetry.metrics is not None:
+            telemetry.metrics.swept(ended)
         if not any(ended):
             self._next_sweep = time.monotonic() + (time.monotonic() - began) / SWEEP_SHARE
         else:
@@ -114,6 +148,7 @@ class LeaseKeeper:
 
     def _renew(self, conn: psycopg.Connection[Any]) -> None:
         """Renews the leases of which less than half is left. A new run has its first lease from the claim."""
+        self._renew_unanswered(conn)
         now = time.monotonic()
         held = {holder.run_id: holder for holder in self._holder.held()}
         self._renewed = {run_id: self._renewed.get(run_id, now) for run_id in held}
@@ -122,21 +157,45 @@ class LeaseKeeper:
         if not due:
             return
         answers = run(conn, run_queries.extend_leases(due, self._options.lease_seconds))
+        if failpoints.hook is not None:
+            failpoints.hook("leases.renewed", self)
         for holder, answer in zip(due, answers, strict=True):
             if answer.status == "ok":
                 self._renewed[holder.run_id] = now
             elif answer.status != "busy":
                 self._holder.lost(holder, answer.status)
 
+    def _renew_unanswered(self, conn: psycopg.Connection[Any]) -> None:
+        """Renews what a claim may have taken whose answer waits for user code that blocks the loop: nobody here knows it yet.
+
+        If the answer is lost instead, the writer notices that its connection is, and hands back what it does not know. What was
+        forgotten for good is renewed here too; it must not be for ever, in a worker whose loop is blocked again and again.
+        """
+        since = self._holder.claiming_since
+        # Sooner than the others: a run that gets known at this moment is taken for a new one, and has to last half a lease more.
+        if since is None or time.monotonic() - since < self._options.lease_seconds / 4:
+            return
+        if run(conn, run_queries.extend_worker_leases(self._options.worker_id, self._options.lease_seconds)):
+            self._holder.look_for_forgotten()
+            if failpoints.hook is not None:
+                failpoints.hook("leases.renewed", self)
+            logger.info("renewed leases while a claim waits for its answer: the event loop is blocked, or the network is slow")
+
     def _connect(self) -> psycopg.Connection[Any]:
         self._conn = connect(self._url, application_name="absurd worker: leases")
         run(self._conn, queries.set_lock_timeout(LOCK_SECONDS))
+        # First the leases: from its sign of life on, nobody waits for them any more.
+        self._renew(self._conn)
         self._register(self._conn)
+        if run(self._conn, queries.workers_may_return(self._options.worker_id)):
+            self._settle()
         return self._conn
 
     def _register(self, conn: psycopg.Connection[Any]) -> None:
         options = self._options
         session_key = run(conn, queries.hold_session_lock(options.worker_id))
+        if failpoints.hook is not None:
+            failpoints.hook("leases.session-held", self)
         run(
             conn,
             queries.register_worker(
@@ -150,6 +209,8 @@ class LeaseKeeper:
                 session_key,
             ),
         )
+        if failpoints.hook is not None:
+            failpoints.hook("leases.registered", self)
         # A new row says busy; nobody would notify a worker whose row was swept away and made again.
         run(conn, queries.set_worker_idle(options.worker_id, self._holder.idle))
         self._next_beat = time.monotonic() + HEARTBEAT

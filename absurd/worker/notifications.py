@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
+from absurd import failpoints
 from absurd.db import connect_async, run_async, translate
 from absurd.errors import DatabaseUnavailableError
 from absurd.loops import Loop
@@ -31,6 +32,8 @@ class Notifications(Loop):
             channels = {await run_async(conn, queries.queue_channel(name)): name for name in self._queue_names}
             for channel in channels:
                 await run_async(conn, queries.listen(channel))
+            if failpoints.hook is not None:
+                failpoints.hook("notifications.listening", self)
             for name in self._queue_names:
                 self._notify(name)
             async for notice in conn.notifies():

@@ -8,10 +8,14 @@ import socket
 from dataclasses import dataclass, field
 
 from absurd.errors import InvalidOptionError
+from absurd.registry import check_name
 from absurd.types import DEFAULT_QUEUE
 
 # How many tasks one process runs at a time unless told otherwise: enough to hide waiting, few enough for threads.
 DEFAULT_CONCURRENCY = 32
+
+# It is written into each run that the worker claims.
+MAX_WORKER_ID_BYTES = 255
 
 
 def make_worker_id() -> str:
@@ -33,7 +37,9 @@ class WorkerOptions:
         strict_replay: raise instead of warn when a handler takes other steps than recorded.
         scheduler: whether it fires schedules; each slot fires once, however many processes do.
         triggers: whether it polls the triggers of the application.
-        worker_id: how it appears in ``list-workers``.
+        retention: whether it deletes what queues need not keep; one process at a time does.
+        health_file: a path; ``PATH.PID`` is touched every few seconds while the event loop goes round.
+        worker_id: how it appears in ``list-workers``, 1 to 255 bytes; no other living worker may have it.
     """
 
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
@@ -45,6 +51,8 @@ class WorkerOptions:
     strict_replay: bool = False
     scheduler: bool = True
     triggers: bool = True
+    retention: bool = True
+    health_file: str | None = None
     worker_id: str = field(default_factory=make_worker_id)
 
     def __post_init__(self) -> None:
@@ -52,7 +60,10 @@ class WorkerOptions:
             raise InvalidOptionError(f"queues must be a list of at least one queue name, not {self.queues!r}")
         if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int) or not 1 <= self.concurrency <= 10_000:
             raise InvalidOptionError(f"concurrency must be a whole number from 1 to 10000, not {self.concurrency!r}")
-        for name in ("scheduler", "triggers"):
+        check_name("worker_id", self.worker_id)
+        if len(self.worker_id.encode()) > MAX_WORKER_ID_BYTES:
+            raise InvalidOptionError(f"worker_id {self.worker_id[:40]!r}… has more than {MAX_WORKER_ID_BYTES} bytes of UTF-8")
+        for name in ("scheduler", "triggers", "retention", "strict_replay"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidOptionError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name, low, high in (

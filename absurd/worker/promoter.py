@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from absurd import failpoints
 from absurd.loops import Loop
 from absurd.queries import runs as queries
 from absurd.worker.writer import Writer
@@ -12,6 +13,8 @@ from absurd.writes import Suspend
 
 # Seconds that a sleeper is looked for too early, never too late: timers end a little before their time.
 SLACK = 0.001
+# Seconds until the next look when what is due could not be made ready: somebody has locked it, perhaps for minutes.
+LOCKED_LOOK = 0.05
 
 
 class Promoter(Loop):
@@ -29,10 +32,12 @@ class Promoter(Loop):
         waits = [self._interval]
         for queue_name in self._queue_names:
             promoted, _, seconds = await self._writer.perform(queries.promote_due(queue_name))
+            if failpoints.hook is not None:
+                failpoints.hook("promoter.promoted", self)
             if promoted:
                 self._ready(queue_name)
             if seconds is not None:
-                waits.append(max(seconds, 0) + SLACK)
+                waits.append(max(seconds, 0) + SLACK if seconds > 0 or promoted else LOCKED_LOOK)
         pause = min(waits)
         self._next_look = time.monotonic() + pause
         return pause

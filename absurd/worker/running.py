@@ -6,16 +6,21 @@ import asyncio
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
+from absurd import telemetry
 from absurd.context import AsyncContext, BaseContext, Context, Core, Port, set_current_context
-from absurd.errors import ContextError, RunInterrupted, RunReleased, RunSuspended
+from absurd.errors import ContextError, RunCancelled, RunInterrupted, RunReleased, RunSuspended
+from absurd.logs import bound
 from absurd.registry import Registry, TaskDefinition
 from absurd.worker.failures import describe, is_retryable, summary
-from absurd.writes import Complete, Fail, Release, Write, WriteResult
+from absurd.writes import Complete, Fail, Release, Suspend, Write, WriteResult
 
 logger = logging.getLogger("absurd.worker")
+
+OUTCOMES: dict[type[Write], str] = {Complete: "completed", Fail: "failed", Suspend: "suspended", Release: "released"}
 
 
 class Running:
@@ -27,11 +32,22 @@ class Running:
         self._registry = registry
         self._port = port
         self.task: asyncio.Task[None] | None = None
+        self.began = time.monotonic()
+        self.over = False
+        self._error: BaseException | None = None
 
     def run_blocking(self) -> Write | None:
         """Runs a sync handler; the write that ends the run, or ``None`` when it is no longer ours."""
+        if telemetry.tracing is None:
+            return self._run_blocking()
+        with telemetry.tracing.run(self.core.run):
+            return self._note(self._run_blocking())
+
+    def _run_blocking(self) -> Write | None:
+        context = Context(self.core, self._port)
         try:
-            result = self._call(Context(self.core, self._port))
+            with bound(context):
+                result = self._call(context)
             if inspect.isawaitable(result):
                 _discard(result)
                 raise ContextError(
@@ -43,9 +59,17 @@ class Running:
 
     async def run_async(self) -> Write | None:
         """Runs an async handler."""
+        if telemetry.tracing is None:
+            return await self._run_async()
+        with telemetry.tracing.run(self.core.run):
+            return self._note(await self._run_async())
+
+    async def _run_async(self) -> Write | None:
+        context = AsyncContext(self.core, self._port)
         try:
-            result = self._call(AsyncContext(self.core, self._port))
-            return self._complete(await result if inspect.isawaitable(result) else result)
+            with bound(context):
+                result = self._call(context)
+                return self._complete(await result if inspect.isawaitable(result) else result)
         except BaseException as error:
             return self._end(error)
 
@@ -81,13 +105,28 @@ class Running:
         if signal is not None:
             logger.info("stopped %s: %s", self, signal)
             return None
+        self._error = error
         retryable = is_retryable(error, self.definition.no_retry_on)
         # A warning, so that a person who has not set up logging sees it too. The traceback is kept with the attempt.
         logger.warning("attempt %s of %s failed: %s", self.core.run.attempt, self, summary(error), exc_info=_loggable(error))
         return Fail(self.core.holder, describe(error), retryable)
 
+    def _note(self, ending: Write | None) -> Write | None:
+        """Says in the span of the run how it ends."""
+        if telemetry.tracing is not None:
+            waits_for = str(self.core.interruption) if isinstance(ending, Suspend) else None
+            telemetry.tracing.ended(outcome(ending, self.core.interruption), waits_for, self._error)
+        return ending
+
     def __str__(self) -> str:
         return str(self.core.run)
+
+
+def outcome(ending: Write | None, interruption: RunInterrupted | None, status: str = "ok") -> str:
+    """How a run leaves a worker's hands, in one word, for metrics and traces."""
+    if ending is None:
+        return "cancelled" if isinstance(interruption, RunCancelled) else "lost"
+    return OUTCOMES[type(ending)] if status == "ok" else status
 
 
 class Ending:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 logger = logging.getLogger("absurd.worker")
@@ -17,8 +19,10 @@ HEALTHY_SECONDS = 10.0
 RESTART_SECONDS = 1.0
 # Early deaths in a row after which the supervisor gives up.
 MAX_EARLY_DEATHS = 5
-# Seconds between looks at the processes.
+# Seconds between looks at the processes, and of theirs at the supervisor.
 LOOK_SECONDS = 0.2
+# Tells a process who supervises it.
+VARIABLE = "ABSURD_SUPERVISOR_PID"
 
 
 class Supervisor:
@@ -27,6 +31,7 @@ class Supervisor:
     def __init__(self, command: Sequence[str], count: int) -> None:
         self._command = list(command)
         self._count = count
+        self.on_end: Callable[[int], None] | None = None
         self._processes: dict[subprocess.Popen[bytes], float] = {}
         self._signal: int | None = None
         self._early_deaths = 0
@@ -54,7 +59,8 @@ class Supervisor:
             return
         while len(self._processes) < self._count and not self._over():
             # A session of its own: Ctrl-C on the terminal reaches the children through this process only, and once.
-            process = subprocess.Popen(self._command, start_new_session=True)
+            environment = {**os.environ, VARIABLE: str(os.getpid())}
+            process = subprocess.Popen(self._command, env=environment, start_new_session=True)
             self._processes[process] = time.monotonic()
             if self._signal is not None:
                 # It came while this one was being started, and has been passed on to the others only.
@@ -66,6 +72,8 @@ class Supervisor:
             if process.poll() is None:
                 continue
             del self._processes[process]
+            if self.on_end is not None:
+                self.on_end(process.pid)
             code = self._died(process, started) if self._signal is None else max(code, process.returncode)
         return code
 
@@ -88,3 +96,16 @@ class Supervisor:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
+
+
+def follow_supervisor() -> None:
+    """Has this process stop gracefully when its supervisor was killed: nobody looks after it, and a new one starts others."""
+    if (pid := os.environ.pop(VARIABLE, None)) is not None:
+        threading.Thread(target=_stop_without, args=(int(pid),), name="absurd supervisor", daemon=True).start()
+
+
+def _stop_without(pid: int) -> None:
+    while os.getppid() == pid:
+        time.sleep(LOOK_SECONDS)
+    logger.warning("the process that supervises this worker is gone: stopping")
+    os.kill(os.getpid(), signal.SIGTERM)

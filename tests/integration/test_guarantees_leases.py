@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 import uuid6
 
+from absurd import Absurd
 from absurd.db import run
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
@@ -30,6 +32,7 @@ from absurd.writes import (
     WriteResult,
 )
 from tests.support import wait_until
+from tests.support_proxy import LossyProxy
 from tests.support_tasks import Play, count
 
 LEASE = 0.6  # seconds
@@ -239,3 +242,108 @@ def test_a_late_write_in_a_batch_leaves_its_neighbours_alone(sync_play: Play, co
     answers = run(conn, queries.complete_runs([Complete(h, "1") for h in (holders[0], holders[1], stale)]))
     assert [answer.status for answer in answers] == ["ok", "cancelled", "lost"]
     assert count(conn, "select count(*) from absurd.tasks where outcome = 'completed'") == 1
+
+
+def test_a_step_that_is_recorded_twice_keeps_its_first_value(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    sync_play.spawn("task")
+    holder = _claim(conn, "first")
+    for value in ("1", "2"):
+        assert run(conn, queries.record_checkpoints([RecordCheckpoint(holder, "step", 0, value)])) == [WriteResult("ok")]
+    assert conn.execute("select state from absurd.checkpoints").fetchall() == [(1,)]
+
+
+def test_a_holder_whose_run_sleeps_writes_nothing_more(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    sync_play.spawn("task")
+    holder = _claim(conn, "first")
+    sleep = Suspend(holder, 0, timeout=60, timer_step="$sleep", timer_kind="sleep")
+    assert run(conn, queries.suspend_runs([sleep])) == [WriteResult("ok")]
+    before = _everything(conn)
+    for name in ("checkpoint", "complete", "fail", "extend", "spawn", "emit", "release"):
+        (answer,) = run(conn, WRITES[name](holder))
+        assert (name, answer.status) == (name, "lost")
+        assert _everything(conn) == before, name
+
+
+def test_a_write_that_is_repeated_takes_effect_once(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    sync_play.spawn("task")
+    holder = _claim(conn, "first")
+    for name in ("spawn", "emit"):
+        first, second = run(conn, WRITES[name](holder)), run(conn, WRITES[name](holder))
+        assert (name, first[0].status, second) == (name, "ok", first)
+    assert count(conn, "select count(*) from absurd.tasks where task_name = 'child'") == 1
+    assert count(conn, "select count(*) from absurd.events") == 1
+
+
+def test_a_checkpoint_that_was_not_recorded_is_said_to_be_missing(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    sync_play.spawn("task")
+    holder = _claim(conn, "first")
+    assert run(conn, queries.verify_checkpoint(holder, "step")) == "missing"
+    run(conn, queries.record_checkpoints([RecordCheckpoint(holder, "step", 0, "1")]))
+    assert run(conn, queries.verify_checkpoint(holder, "step")) == "ok"
+
+
+def test_a_transaction_whose_run_was_lost_meanwhile_is_undone(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("create table effects (n integer)")
+    ran = threading.Event()
+
+    @sync_play.task()
+    async def task(params: Any, ctx: Any) -> None:
+        def act(inner: psycopg.Connection[Any]) -> None:
+            inner.execute("insert into effects values (1)")
+            conn.execute("update absurd.runs set epoch = epoch + 1")
+            ran.set()
+
+        await ctx.transaction("act", act)
+
+    with sync_play.worker():
+        sync_play.spawn()
+        assert ran.wait(20)
+    assert count(conn, "select count(*) from effects") == 0
+    assert count(conn, "select count(*) from absurd.checkpoints") == 0
+
+
+def test_a_run_that_is_known_by_an_older_claim_only_is_handed_back(sync_play: Play, conn: psycopg.Connection[Any]) -> None:
+    sync_play.spawn("task")
+    holder = _claim(conn, "first")
+    assert run(conn, queries.release_forgotten("first", [holder])) == 0
+    run(conn, queries.release_runs([Release(holder)]))
+    again = _claim(conn, "first")
+    assert run(conn, queries.release_forgotten("first", [holder])) == 1
+    assert _claim(conn, "second").epoch == again.epoch + 1
+
+
+def test_what_a_worker_has_forgotten_is_handed_back_though_a_blocked_loop_has_its_leases_renewed(
+    database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """A server that was slow when the connection broke commits a claim long after the worker has looked for such claims."""
+    lease = 1.5
+    with LossyProxy(database_url) as proxy, Absurd(database_url) as direct:
+        play = Play(proxy.url, "async")
+
+        @play.task("blocks", max_attempts=1)
+        async def blocks(n: int, ctx: Any) -> None:
+            proxy.delay = 0.5
+            claimed = direct.spawn("is claimed", n)
+            while direct.get_result(claimed.task_id).state != "running":  # noqa: ASYNC110 -- another process decides
+                await asyncio.sleep(0.01)
+            proxy.delay = 0.0
+            with psycopg.connect(database_url) as late:
+                late.execute("select from absurd.claim_runs('quiet', 'blocked', %s, 1)", (2 * lease,))
+            # The answer of the other claim arrives at the beginning of this, and nobody looks.
+            time.sleep(3 * lease)  # noqa: ASYNC251 -- the fault
+
+        @play.task("is claimed", max_attempts=1)
+        async def is_claimed(n: int, ctx: Any) -> None:
+            pass
+
+        # A second worker, which ends what is not renewed, and takes nothing itself.
+        direct.create_queue("other")
+        direct.create_queue("quiet")
+        forgotten = direct.spawn("forgotten", queue="quiet", max_attempts=1)
+        direct.register_task("of the other queue", queue="other")(lambda params, ctx: None)
+        with direct.worker(queues=["other"]), play.worker(concurrency=2, lease_seconds=lease, worker_id="blocked"):
+            assert play.spawn("blocks", 1).result(60) is None
+            wait_until(lambda: direct.get_result(forgotten.task_id).state != "running", what="the end of what was forgotten")
+        assert forgotten.state() == "pending"
+        play.close()
+    assert conn.execute("select cause, failure from absurd.attempts").fetchall() == []

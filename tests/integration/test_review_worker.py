@@ -198,3 +198,25 @@ def test_a_handler_whose_answer_is_still_awaited_when_its_worker_ends_ends_too(s
             sync_play.wait_for_state(task_id, "running")
         assert ended.wait(DEFAULT_TIMEOUT)
         assert sync_play.app.get_result(task_id).state == "pending"
+
+
+def test_a_full_disk_does_not_fill_the_log_too(async_play: Play, conn: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    play = async_play
+
+    @play.task("step")
+    async def step(n: int, ctx: Any) -> int:
+        return await ctx.step("step", lambda: n)
+
+    conn.execute("""
+        create function refuse() returns trigger language plpgsql as
+          $$ begin raise exception 'no space left on device' using errcode = '53100'; end $$;
+        create trigger refuse before insert on absurd.checkpoints execute function refuse()""")
+    with play.worker():
+        handles = [play.spawn("step", n) for n in range(8)]
+        wait_until(lambda: "no space left on device" in caplog.text)
+        with pytest.raises(TimeoutError):
+            handles[0].result(2.5)
+        conn.execute("drop trigger refuse on absurd.checkpoints")
+        assert [handle.result(DEFAULT_TIMEOUT) for handle in handles] == list(range(8))
+    assert caplog.text.count("is put off") == 1
+    assert count(conn, "select count(*) from absurd.attempts") == 0

@@ -36,6 +36,16 @@ def test_a_worker_serves_the_queue_of_the_app_and_those_of_its_tasks(app: Absurd
     assert [handle.result(0) for handle in handles] == [4, 6]
 
 
+def test_run_worker_once_runs_what_becomes_ready_while_slots_are_free(app: Absurd) -> None:
+    @app.register_task
+    def parent(params: None, ctx: Any) -> int:
+        return int(ctx.await_task(ctx.spawn("double", 2)))
+
+    handle = app.spawn("parent")
+    app.run_worker_once(concurrency=8)
+    assert handle.result(0) == 4
+
+
 def test_run_worker_once_runs_what_the_first_runs_make_ready_and_leaves_sleepers_asleep(app: Absurd) -> None:
     @app.register_task
     def parent(params: None, ctx: Any) -> int:
