@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from absurd import failpoints
 from absurd.context.base import BaseContext, Port, Undo
 from absurd.context.core import Core, Steps
-from absurd.context.ops import PLAIN_VALUES, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Settle, Transact
+from absurd.context.ops import PLAIN_VALUES, REACHED, Ask, Call, LoadMore, Look, NotCommitted, Op, Pause, Send, Settle, Transact
 from absurd.db import run_async
+from absurd.errors import DatabaseUnavailableError
 from absurd.queries import runs as queries
 from absurd.writes import RecordCheckpoint, WriteResult
 
@@ -41,6 +44,8 @@ class AsyncShell(BaseContext):
             while True:
                 try:
                     answer = await _PERFORM[type(op)](self, op)
+                    if failpoints.hook is not None:
+                        failpoints.hook(REACHED[type(op)], self)
                 except BaseException as error:
                     op = steps.throw(error)
                 else:
@@ -77,20 +82,31 @@ class AsyncShell(BaseContext):
     async def _load_more(self, op: LoadMore) -> Any:
         return await self._port.run_query(queries.read_checkpoints(self.task_id, op.after_position, op.after_step))
 
+    async def _look(self, op: Look) -> Any:
+        return await self._port.run_query(op.query)
+
     async def _transact(self, op: Transact) -> str:
         text: str | None = None
-        async with self._port.async_connection() as conn:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                conn = await stack.enter_async_context(self._port.async_connection())
+            except DatabaseUnavailableError as error:
+                raise NotCommitted(error, unreachable=error.__cause__ is not None) from error
             try:
                 async with conn.transaction():
                     text = self._core.encode_result(op, await _value(op.fn(conn, *op.args)))
                     write = RecordCheckpoint(self._core.holder, op.step_name, op.position, text)
                     Undo.unless_ok((await run_async(conn, queries.record_checkpoints([write])))[0])
+                    if failpoints.hook is not None:
+                        failpoints.hook("context.recorded-in-transaction", self)
                 return text
             except Undo as undo:
                 answer = undo.answer
             except Exception as error:
                 if not conn.broken:
-                    raise NotCommitted.if_repeatable(error) from error
+                    if NotCommitted.follows(error):
+                        raise NotCommitted(error) from error
+                    raise
                 lost = error
                 answer = None
         if answer is None:
@@ -116,4 +132,5 @@ _PERFORM: dict[type[Op], Callable[[AsyncShell, Any], Coroutine[Any, Any, Any]]] 
     Pause: AsyncShell._pause,
     Transact: AsyncShell._transact,
     LoadMore: AsyncShell._load_more,
+    Look: AsyncShell._look,
 }

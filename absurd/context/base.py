@@ -159,6 +159,11 @@ def get_current_context() -> Any:
     return context
 
 
+def current_context() -> BaseContext | None:
+    """The same, or ``None``."""
+    return _current.get()
+
+
 def set_current_context(context: BaseContext | None) -> None:
     """Makes a context the current one of this thread or asyncio task."""
     _current.set(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,9 @@ from absurd.errors import ContextError, InvalidOptionError
 from absurd.registry import Registry
 from absurd.spawning import make_request
 from absurd.types import SpawnOptions, SpawnRequest
+
+# Children of one step: they are made, and recorded, in one statement.
+MAX_CHILDREN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,16 @@ def request_maker(
     """The task's name, and what makes the requests once it is certain that they are new."""
     definition = registry.find(task)
     name = definition.name if definition is not None else task
+    if isinstance(all_params, (str, bytes, Mapping)) or not isinstance(all_params, Iterable):
+        raise InvalidOptionError(f"all_params must be a list of params, one for each task, not {all_params!r}")
 
     def make() -> list[SpawnRequest]:
-        return [_request(registry, name, params, options, queue) for params in all_params]
+        many = list(all_params)
+        if len(many) > MAX_CHILDREN:
+            raise InvalidOptionError(f"all_params hold the params of {len(many)} tasks; one step spawns {MAX_CHILDREN} at most")
+        if len(many) > 1 and options.idempotency_key is not None:
+            raise InvalidOptionError(f"idempotency_key {options.idempotency_key!r} would make one task of {len(many)}")
+        return [_request(registry, name, params, options, queue) for params in many]
 
     if not isinstance(name, str):
         raise InvalidOptionError(

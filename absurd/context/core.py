@@ -9,14 +9,19 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
+from absurd import clock, telemetry
 from absurd.codec import PLAIN, Codec, codec_for, copy_through_json, encode, return_codec
-from absurd.context.durations import check_interval, check_moment, check_seconds, check_timeout
+from absurd.context.arguments import check_backoff, check_function, check_since, shown
+from absurd.context.durations import MAX_SECONDS, check_interval, check_moment, check_seconds, check_timeout
 from absurd.context.history import History, parse_checkpoints
+from absurd.context.names import RESERVED, user_step
 from absurd.context.ops import SETTLE, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Transact
 from absurd.context.refusals import raise_missing, raise_refusal
+from absurd.context.watching import linked, watched
 from absurd.db.patience import Patience
 from absurd.errors import (
     ContextError,
@@ -30,6 +35,7 @@ from absurd.errors import (
     TimeoutError,  # noqa: A004
 )
 from absurd.registry import check_name
+from absurd.spawning import NOTHING
 from absurd.types import Checkpoint, ClaimedRun, SpawnRequest
 from absurd.writes import (
     CheckWaits,
@@ -45,9 +51,12 @@ from absurd.writes import (
 )
 
 Steps = Generator[Op, Any, Any]
+Around = AbstractContextManager[None]
 
-# Names that begin with this belong to the library: waits, sleeps, spawns, emits.
-RESERVED = "$"
+# Seconds between two tries to reach the database for a transaction, after those of the pool.
+UNREACHABLE_PAUSE = 1.0
+
+_NOT_GIVEN = object()
 
 
 class Core:
@@ -82,7 +91,7 @@ class Core:
         position, self._position = self._position, self._position + 1
         return (base if uses == 1 else f"{base}#{uses}"), position
 
-    def _recall(self, name: str, position: int) -> Generator[Op, Any, Checkpoint | None]:
+    def _recall(self, name: str, position: int, kind: str = "step") -> Generator[Op, Any, Checkpoint | None]:
         """The recorded effect of that name, if there is one; a long history is fetched as far as needed."""
         found = self.history.find(name)
         if found is None and self.history.incomplete:
@@ -90,7 +99,7 @@ class Core:
         if found is None:
             self.history.go_live(name, position)
         else:
-            self.history.replay(found, position)
+            self.history.replay(found, position, kind)
         return found
 
     def _peek(self, name: str) -> Generator[Op, Any, Checkpoint | None]:
@@ -139,13 +148,14 @@ class Core:
         backoff: float,
     ) -> Steps:
         """``ctx.step``: runs fn unless its result is recorded."""
-        key, position = self._next(_user_step(name))
+        check_function("step", fn)
+        key, position = self._next(user_step(name))
         codec = codec_for(declared) if declared is not None else return_codec(fn)
         recorded = yield from self._recall(key, position)
         if recorded is not None:
             return codec.load(recorded.state, f'the recorded result of step "{key}"')
         yield SETTLE
-        value = yield from self._attempt(fn, args, retries, retry_delay, backoff)
+        value = yield from watched(self.run, "step", key, self._attempt(fn, args, retries, retry_delay, backoff))
         return (yield from self._record(key, position, codec, value))
 
     def own_step(self, name: str, fn: Callable[[], Any], codec: Codec = PLAIN) -> Steps:
@@ -160,6 +170,7 @@ class Core:
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidOptionError(f"retries must be a whole number of 0 or more, not {retries!r}")
         check_seconds("retry_delay", delay)
+        check_backoff(backoff)
         while True:
             self._calls_in_flight += 1
             try:
@@ -174,7 +185,7 @@ class Core:
             retries -= 1
             self.check_usable()
             yield Pause(delay)
-            delay *= backoff
+            delay = min(delay * backoff, MAX_SECONDS)
 
     def _record(self, key: str, position: int, codec: Codec, value: Any) -> Steps:
         what = f'result of step "{key}"'
@@ -185,24 +196,30 @@ class Core:
 
     def transaction(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], declared: Any) -> Steps:
         """``ctx.transaction``: fn's writes and the checkpoint commit together."""
-        key, position = self._next(_user_step(name))
+        check_function("transaction", fn)
+        key, position = self._next(user_step(name))
         codec = codec_for(declared) if declared is not None else return_codec(fn)
         recorded = yield from self._recall(key, position)
         if recorded is not None:
             return codec.load(recorded.state, f'the recorded result of step "{key}"')
         yield SETTLE
-        text = yield from self._transact(Transact(key, position, fn, args, codec))
+        text = yield from watched(self.run, "transaction", key, self._transact(Transact(key, position, fn, args, codec)))
         return codec.decode(text, f'result of step "{key}"')
 
     def _transact(self, op: Transact) -> Steps:
         """The transaction, again when it was rolled back for no fault of its own: a restart of PostgreSQL costs no attempt."""
-        patience = Patience(repeatable=True)
+        patience: Patience | None = None
         while True:
             self._calls_in_flight += 1
             try:
                 return (yield op)
             except NotCommitted as undone:
+                # From the first failure on: the transaction itself may have taken long, or the loop may have been blocked.
+                patience = patience or Patience(repeatable=True)
                 delay = patience.next_delay()
+                if undone.unreachable:
+                    # As long as it takes, like every other write of a task: the lease says when to stop.
+                    patience, delay = None, UNREACHABLE_PAUSE
                 if delay is None:
                     raise undone.error from None
             finally:
@@ -212,7 +229,7 @@ class Core:
 
     def now(self) -> Steps:
         """``ctx.now``."""
-        return self.own_step("now", lambda: datetime.now(UTC), codec_for(datetime))
+        return self.own_step("now", clock.now, codec_for(datetime))
 
     def random(self) -> Steps:
         """``ctx.random``."""
@@ -224,12 +241,12 @@ class Core:
 
     # -- waits --------------------------------------------------------------------------------------------------------------
 
-    def sleep(self, name: str | None, *, seconds: Any = None, until: Any = None) -> Steps:
+    def sleep(self, name: str | None, *, seconds: Any = None, until: Any = _NOT_GIVEN) -> Steps:
         """``ctx.sleep_for`` and ``ctx.sleep_until``: suspends."""
-        duration = check_interval("seconds", seconds) if until is None else None
-        moment = check_moment("until", until) if until is not None else None
-        key, position = self._next(_user_step(name) if name is not None else f"{RESERVED}sleep")
-        if (yield from self._recall(key, position)) is None:
+        duration = check_interval("seconds", seconds) if until is _NOT_GIVEN else None
+        moment = check_moment("moment", until) if until is not _NOT_GIVEN else None
+        key, position = self._next(user_step(name) if name is not None else f"{RESERVED}sleep")
+        if (yield from self._recall(key, position, "sleep")) is None:
             # A checkpoint that the database refuses has to be heard of now: after the sleep its step would run again.
             yield SETTLE
             self._suspend(
@@ -239,28 +256,22 @@ class Core:
     def await_event(self, name: str, timeout: Any, since: int | None, queue: str | None, step_name: str | None) -> Steps:
         """``ctx.await_event`` and ``ctx.next_event``: the checkpoint of the arrival."""
         check_name("event name", name)
-        base = _user_step(step_name) if step_name is not None else f"{RESERVED}await:{name}"
+        base = user_step(step_name) if step_name is not None else f"{RESERVED}await:{name}"
         seconds = check_timeout(timeout)
         key, position = self._next(base)
-        wait = Wait(key, self._queue(queue), name, _check_since(since))
+        wait = Wait(key, self._queue(queue), name, check_since(since))
         (arrival,) = yield from self._wait(key, position, [wait], 1, seconds, f'event "{name}"')
         return arrival[1]
 
     def await_events(self, names: Sequence[str], needed: int, timeout: Any, queue: str | None) -> Steps:
         """``ctx.await_any`` and ``ctx.await_all`` of events: pairs of index and checkpoint."""
-        if isinstance(names, str) or not names:
-            raise InvalidOptionError(f"a list of at least one event name is needed, not {names!r}")
-        if len(set(names)) != len(names):
-            raise InvalidOptionError(f"each event name may be given once, not {list(names)!r}")
-        for name in names:
-            check_name("event name", name)
         seconds = check_timeout(timeout)
         kind = "any" if needed == 1 else "all"
         key, position = self._next(f"{RESERVED}await_{kind}:{'|'.join(sorted(names))}"[:400])
         places = {name: place for place, name in enumerate(sorted(names))}
         event_queue = self._queue(queue)
         waits = [Wait(f"{key}/{places[name]}", event_queue, name) for name in names]
-        return (yield from self._wait(key, position, waits, needed, seconds, f"{kind} of the events {list(names)!r}"))
+        return (yield from self._wait(key, position, waits, needed, seconds, f"{kind} of the events {shown(names)}"))
 
     def await_tasks(self, task_ids: Sequence[uuid.UUID], timeout: Any) -> Steps:
         """``ctx.await_task`` and ``ctx.gather``: how each of the tasks ended, in the order given."""
@@ -307,12 +318,14 @@ class Core:
             if checkpoint is not None:
                 found[index] = checkpoint
         for checkpoint in found.values():
-            self.history.replay(checkpoint, position)
+            self.history.replay(checkpoint, position, waits[0].kind)
         if len(found) < needed:
             # What has come stays: a new attempt waits for the rest only, for an event may have been cleaned up meanwhile.
             rest = [wait for index, wait in enumerate(waits) if index not in found]
             arrivals = yield from self._arrivals(key, position, rest, needed - len(found), timeout, what, until)
             found |= {index: arrivals[wait.step_name] for index, wait in enumerate(waits) if wait.step_name in arrivals}
+        if telemetry.tracing is not None and not self.history.is_replaying:
+            yield from linked(checkpoint.event_seq for checkpoint in found.values())
         return sorted(found.items())[:needed]
 
     def _arrivals(
@@ -346,21 +359,22 @@ class Core:
 
     # -- spawns, emits, heartbeat -------------------------------------------------------------------------------------------
 
-    def ask_once(self, base: str, make: Callable[[str, int], Write]) -> Steps:
-        """An effect that the database makes and records in one transaction: what it recorded."""
+    def ask_once(self, base: str, make: Callable[[str, int], Write], around: Around = NOTHING) -> Steps:
+        """An effect that the database makes and records in one transaction: what it recorded. ``around`` it if it is new."""
         key, position = self._next(f"{RESERVED}{base}")
         recorded = yield from self._recall(key, position)
         if recorded is not None:
             return recorded.state
-        write = make(key, position)
-        yield SETTLE
-        answer = self.check((yield Ask(write)))
-        raise_refusal(answer)
+        with around:
+            write = make(key, position)
+            yield SETTLE
+            answer = self.check((yield Ask(write)))
+            raise_refusal(answer)
         return PLAIN.decode(answer.detail, base)
 
-    def spawn(self, base: str, make_requests: Callable[[], Sequence[SpawnRequest]]) -> Steps:
+    def spawn(self, base: str, make_requests: Callable[[], Sequence[SpawnRequest]], around: Around = NOTHING) -> Steps:
         """``ctx.spawn`` and ``ctx.spawn_many``: what was recorded of each child, ``{"task_id", "run_id", "created"}``."""
-        return self.ask_once(f"spawn:{base}", lambda key, place: SpawnChildren(self.holder, key, place, make_requests()))
+        return self.ask_once(f"spawn:{base}", lambda key, place: SpawnChildren(self.holder, key, place, make_requests()), around)
 
     def emit_event(self, name: str, payload: Any, queue: str | None) -> Steps:
         """``ctx.emit_event``."""
@@ -371,23 +385,14 @@ class Core:
         text = None if payload is None else encode(payload, f'payload of event "{name}"')
         yield SETTLE
         event_queue = self._queue(queue)
-        answer = self.check((yield Ask(EmitEvent(self.holder, key, position, event_queue, name, text))))
-        raise_refusal(answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue')
+        with telemetry.emitting(event_queue, name):
+            trace = None if telemetry.tracing is None else encode(telemetry.with_trace(None), "trace")
+            answer = self.check((yield Ask(EmitEvent(self.holder, key, position, event_queue, name, text, trace))))
+            raise_refusal(
+                answer, f'queue "{event_queue}" does not exist; create it with app.create_queue or absurdctl create-queue'
+            )
 
     def heartbeat(self, seconds: float) -> Steps:
         """``ctx.heartbeat``."""
         self.check_usable()
         self.check((yield Ask(ExtendLease(self.holder, check_seconds("seconds", seconds)))))
-
-
-def _user_step(name: str) -> str:
-    check_name("step name", name)
-    if name.startswith(RESERVED):
-        raise InvalidOptionError(f"step name {name!r} begins with {RESERVED!r}, which is kept for the library's own steps")
-    return name
-
-
-def _check_since(since: object) -> int | None:
-    if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
-        raise InvalidOptionError(f"since must be the seq of an event, not {since!r}")
-    return since

@@ -11,6 +11,16 @@ from absurd.types import Checkpoint
 
 logger = logging.getLogger("absurd.replay")
 
+# Kinds of checkpoints, in words.
+KINDS = {
+    "step": "a step",
+    "sleep": "a sleep",
+    "event": "a wait for an event",
+    "task": "a wait for a task",
+    "token": "a wait for a token",
+    "timeout": "a wait that timed out",
+}
+
 
 class History:
     """The recorded effects of a task, by name.
@@ -68,12 +78,14 @@ class History:
         """A recorded effect, without asking for it."""
         return self._recorded.get(step_name)
 
-    def replay(self, checkpoint: Checkpoint, position: int) -> None:
-        """Notes that the handler has asked for a recorded effect at this place."""
+    def replay(self, checkpoint: Checkpoint, position: int, kind: str | None = None) -> None:
+        """Notes that the handler has asked for a recorded effect at this place, taking it for one of that kind."""
         if self._unseen.pop(checkpoint.step_name, None) is None:
             return
         self._asked.append(checkpoint.step_name)
-        if checkpoint.position != position:
+        if kind is not None and checkpoint.kind != kind:
+            self._report(f'"{checkpoint.step_name}" was recorded as {KINDS[checkpoint.kind]} and is {KINDS[kind]} now')
+        elif checkpoint.position != position:
             self._report(f'step "{checkpoint.step_name}" stood at place {checkpoint.position} and stands at {position} now')
         if not self._unseen and not self.incomplete:
             self._live = True

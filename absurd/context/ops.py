@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absurd.codec import Codec
-from absurd.db.translate import is_repeatable
+from absurd.db.translate import is_read_only, is_repeatable
+from absurd.queries.query import Query
 from absurd.writes import Write
 
 
@@ -62,20 +63,38 @@ class LoadMore(NamedTuple):
     after_step: str
 
 
+class Look(NamedTuple):
+    """Run a read of the library's own; answers with what it found."""
+
+    query: Query[Any]
+
+
 class NotCommitted(Exception):
     """A transaction that was rolled back for no fault of its own: its connection broke, or it gave way to another one."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *, unreachable: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
+        self.unreachable = unreachable
 
-    @classmethod
-    def if_repeatable(cls, error: Exception) -> Exception:
-        """The error itself, unless the server asks for a repetition (deadlock, serialization failure)."""
-        return cls(error) if is_repeatable(error) or is_repeatable(error.__cause__) else error
+    @staticmethod
+    def follows(error: Exception) -> bool:
+        """Whether a transaction that met this error may succeed now: a deadlock, a serialization failure, a demoted server."""
+        return is_repeatable(error) or is_repeatable(error.__cause__) or is_read_only(error)
 
 
-Op = Settle | Send | Ask | Call | Pause | Transact | LoadMore
+Op = Settle | Send | Ask | Call | Pause | Transact | LoadMore | Look
 SETTLE = Settle()
 # What can be neither awaitable nor a coroutine.
 PLAIN_VALUES = frozenset({dict, list, str, int, float, bool, type(None)})
+# The failpoint that is reached when an operation has been performed.
+REACHED: dict[type[Op], str] = {
+    Settle: "context.settled",
+    Send: "context.sent",
+    Ask: "context.answered",
+    Call: "context.called",
+    Pause: "context.paused",
+    Transact: "context.transacted",
+    LoadMore: "context.loaded",
+    Look: "context.looked",
+}

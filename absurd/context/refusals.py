@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from absurd.context.arguments import shown
 from absurd.errors import AbsurdError, InvalidOptionError, PayloadTooLargeError, QueueNotFoundError, TaskNotFoundError
 from absurd.writes import Wait, WriteResult
 
@@ -14,7 +15,7 @@ def raise_missing(answer: WriteResult, waits: Sequence[Wait]) -> None:
         names = sorted({w.event_queue for w in waits if w.event_queue})
         raise QueueNotFoundError(f"one of the queues {names} does not exist; create it with absurdctl create-queue")
     if answer.status == "no_task":
-        raise TaskNotFoundError(f"one of the tasks {[str(w.task_id) for w in waits]} does not exist")
+        raise TaskNotFoundError(f"one of the tasks {shown([str(w.task_id) for w in waits])} does not exist")
     if answer.status == "no_token":
         raise AbsurdError(f"token {waits[0].token_id} is gone from the database, so that nobody can answer it")
 

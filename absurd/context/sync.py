@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
+from absurd.context.arguments import check_event_names
 from absurd.context.children import ChildTask, as_task_id, children, request_maker
 from absurd.context.outcomes import event_of, outcome_value, outcome_values
 from absurd.context.sync_shell import SyncShell
 from absurd.context.tokens import Token, await_token, create_token
+from absurd.spawning import around_spawn
 from absurd.types import Cancellation, Event, RetryStrategy, SpawnOptions
 
 P = ParamSpec("P")
@@ -91,6 +93,14 @@ class Context(SyncShell):
         its connection broke, or for the sake of another one (deadlock, serialization failure) is run again, for up to 30 seconds.
 
         The connection is a ``psycopg.Connection``; do not commit or roll back on it. What fn raises rolls everything back.
+
+        Args:
+            name: identifies the step, as for ``step``.
+            fn: does the work; its result must be JSON, or fit its return annotation or ``result_type``.
+            result_type: the result's type, if the annotation of ``fn`` does not say it.
+
+        Raises:
+            SerializationError, ValidationError, PayloadTooLargeError: the result cannot be stored; nothing has happened.
         """
         result: T = self._drive(self._core.transaction(name, fn, args, result_type))
         return result
@@ -113,11 +123,21 @@ class Context(SyncShell):
     # -- waits --------------------------------------------------------------------------------------------------------------
 
     def sleep_for(self, seconds: float | timedelta | str, *, name: str | None = None) -> None:
-        """Suspends the task for seconds, a timedelta or a text like ``"2h"``. It holds no slot, connection or lease meanwhile."""
+        """Suspends the task for a time. It holds no slot, connection or lease meanwhile.
+
+        Args:
+            seconds: a number, a timedelta or a text like ``"2h"``.
+            name: how the sleep is recorded, instead of by its place among the sleeps.
+        """
         self._drive(self._core.sleep(name, seconds=seconds))
 
     def sleep_until(self, moment: datetime, *, name: str | None = None) -> None:
-        """Suspends the task until a moment (a datetime with a time zone)."""
+        """Suspends the task until a moment. It holds no slot, connection or lease meanwhile.
+
+        Args:
+            moment: a datetime with a time zone.
+            name: how the sleep is recorded, instead of by its place among the sleeps.
+        """
         self._drive(self._core.sleep(name, until=moment))
 
     def await_event(
@@ -138,6 +158,9 @@ class Context(SyncShell):
             queue: of the event, if it is not the task's own.
             since: take the first emission after this ``seq`` instead of the first of all (see ``next_event``).
             step_name: how the wait is recorded, instead of by the event's name.
+
+        Raises:
+            TimeoutError: no event came within ``timeout``.
         """
         arrival = self._drive(self._core.await_event(name, timeout, since, queue, step_name))
         return arrival.state
@@ -150,23 +173,56 @@ class Context(SyncShell):
         timeout: float | timedelta | str | None = None,
         queue: str | None = None,
     ) -> Event:
-        """The first emission of a name after another one, with its ``seq``: for names that recur."""
+        """Suspends the task until a name has been emitted after another time: for names that recur.
+
+        Args:
+            name: of the event, matched exactly.
+            since: the event before, or its ``seq``; otherwise the first emission of all is taken.
+            timeout: seconds, a timedelta or a text like ``"7d"``.
+            queue: of the event, if it is not the task's own.
+
+        Returns:
+            The event: its name, payload and ``seq``.
+
+        Raises:
+            TimeoutError: no event came within ``timeout``.
+        """
         seq = since.seq if isinstance(since, Event) else since
         return event_of(name, self._drive(self._core.await_event(name, timeout, seq, queue, None)))
 
     def await_any(
         self, names: Sequence[str], timeout: float | timedelta | str | None = None, *, queue: str | None = None
     ) -> tuple[str, Any]:
-        """Suspends the task until one of several events is there; returns its name and payload."""
-        ((index, checkpoint),) = self._drive(self._core.await_events(names, 1, timeout, queue))
-        return names[index], checkpoint.state
+        """Suspends the task until one of several events is there; returns its name and payload.
+
+        Args:
+            names: of the events, up to 1,000.
+            timeout: seconds, a timedelta or a text like ``"7d"``.
+            queue: of the events, if it is not the task's own.
+
+        Raises:
+            TimeoutError: none came within ``timeout``.
+        """
+        wanted = check_event_names(names)
+        ((index, checkpoint),) = self._drive(self._core.await_events(wanted, 1, timeout, queue))
+        return wanted[index], checkpoint.state
 
     def await_all(
         self, names: Sequence[str], timeout: float | timedelta | str | None = None, *, queue: str | None = None
     ) -> dict[str, Any]:
-        """Suspends the task until all of several events are there; returns their payloads by name."""
-        found = self._drive(self._core.await_events(names, len(names), timeout, queue))
-        return {names[index]: checkpoint.state for index, checkpoint in found}
+        """Suspends the task until all of several events are there; returns their payloads by name.
+
+        Args:
+            names: of the events, up to 1,000.
+            timeout: seconds, a timedelta or a text like ``"7d"``, for all of them.
+            queue: of the events, if it is not the task's own.
+
+        Raises:
+            TimeoutError: one did not come within ``timeout``.
+        """
+        wanted = check_event_names(names)
+        found = self._drive(self._core.await_events(wanted, len(wanted), timeout, queue))
+        return {wanted[index]: checkpoint.state for index, checkpoint in found}
 
     @overload
     def create_token(
@@ -217,7 +273,7 @@ class Context(SyncShell):
         Raises:
             InvalidOptionError, SerializationError, PayloadTooLargeError: an argument cannot be used.
 
-        Example::
+        Example:
 
             token = ctx.create_token("approval", timeout="3d", type=bool, title=f"Refund {amount} €?")
             ctx.step("mail", send_mail, manager, token.url)
@@ -263,7 +319,19 @@ class Context(SyncShell):
     ) -> ChildTask:
         """Spawns a child task, exactly once.
 
-        Options as of ``Absurd.spawn``; the queue is the parent's unless something says otherwise.
+        The other arguments are those of ``Absurd.spawn`` (see ``SpawnKeywords``).
+
+        Args:
+            task: a function registered with the app, or the name of a task.
+            params: JSON, or what the declared type of its handler takes.
+            queue: where the task goes; otherwise the queue of its definition, otherwise the parent's.
+
+        Returns:
+            The child, for ``await_task`` and ``gather``.
+
+        Raises:
+            InvalidOptionError, SerializationError, ValidationError: what was given cannot be used.
+            QueueNotFoundError, PayloadTooLargeError: the database refused it.
         """
         options = SpawnOptions(
             queue, delay, available_at, priority, max_attempts, retry, cancellation, headers, idempotency_key, self.task_id
@@ -272,19 +340,30 @@ class Context(SyncShell):
         return child
 
     def spawn_many(self, task: Any, all_params: Sequence[Any], **options: Any) -> list[ChildTask]:
-        """Spawns one child for each of the params, as one step: all of them or none."""
+        """Spawns one child for each of the params, as one step: all of them or none.
+
+        Args:
+            task: a function registered with the app, or the name of a task.
+            all_params: the params of each, up to 100,000.
+            options: as of ``spawn``; the same for all.
+        """
         return self._spawn(task, all_params, SpawnOptions(**options, parent_task_id=self.task_id))
 
     def _spawn(self, task: Any, all_params: Sequence[Any], options: SpawnOptions) -> list[ChildTask]:
         name, make = request_maker(self._port.registry, task, all_params, options, self.queue_name)
-        return children(self._drive(self._core.spawn(name, make)), name)
+        around = around_spawn(self._port.registry, name, options, self.queue_name, len(all_params))
+        return children(self._drive(self._core.spawn(name, make, around)), name)
 
     def await_task(self, task: ChildTask | UUID | str, timeout: float | timedelta | str | None = None) -> Any:
         """Suspends the task until another one has ended, and returns its result.
 
+        Args:
+            task: what ``spawn`` returned, or the id of any task.
+            timeout: seconds, a timedelta or a text like ``"7d"``.
+
         Raises:
             TaskFailedError, TaskCancelledError: it ended otherwise.
-            TimeoutError: it did not end within ``timeout`` seconds.
+            TimeoutError: it did not end within ``timeout``.
         """
         (outcome,) = self._drive(self._core.await_tasks([as_task_id(task)], timeout))
         return outcome_value(outcome, self._port.registry, getattr(task, "task_name", None))
@@ -294,7 +373,14 @@ class Context(SyncShell):
     ) -> list[Any]:
         """Suspends the task until all of these have ended, and returns their results in order.
 
-        One that failed raises, when all have ended; with ``return_exceptions`` its error stands in its place instead.
+        Args:
+            tasks: what ``spawn`` and ``spawn_many`` returned, or ids of any tasks.
+            timeout: seconds, a timedelta or a text like ``"7d"``, for all of them.
+            return_exceptions: put the error of one that failed in the place of its result, instead of raising it.
+
+        Raises:
+            TaskFailedError, TaskCancelledError: one ended otherwise; raised when all have ended.
+            TimeoutError: one did not end within ``timeout``.
         """
         if not tasks:
             return []
@@ -303,9 +389,23 @@ class Context(SyncShell):
         return outcome_values(outcomes, self._port.registry, names, return_exceptions)
 
     def emit_event(self, name: str, payload: Any = None, *, queue: str | None = None) -> None:
-        """Emits an event, exactly once, to the task's own queue or another."""
+        """Emits an event, exactly once.
+
+        Args:
+            name: of the event, 1 to 1,000 bytes.
+            payload: JSON.
+            queue: of the event, if it is not the task's own.
+
+        Raises:
+            InvalidOptionError, SerializationError: what was given cannot be used.
+            QueueNotFoundError, PayloadTooLargeError: the database refused it.
+        """
         self._drive(self._core.emit_event(name, payload, queue))
 
     def heartbeat(self, seconds: float | None = None) -> None:
-        """Renews the lease now (the worker does so by itself), and ends the run here if it has been cancelled or lost."""
+        """Renews the lease now (the worker does so by itself), and ends the run here if it has been cancelled or lost.
+
+        Args:
+            seconds: for how long; otherwise as long as the worker's leases are.
+        """
         self._drive(self._core.heartbeat(self._port.lease_seconds if seconds is None else seconds))

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from absurd import failpoints
 from absurd.context.base import BaseContext, Port, Undo
 from absurd.context.core import Core, Steps
-from absurd.context.ops import PLAIN_VALUES, Ask, Call, LoadMore, NotCommitted, Op, Pause, Send, Settle, Transact
+from absurd.context.ops import PLAIN_VALUES, REACHED, Ask, Call, LoadMore, Look, NotCommitted, Op, Pause, Send, Settle, Transact
 from absurd.db import run
-from absurd.errors import ContextError
+from absurd.errors import ContextError, DatabaseUnavailableError
 from absurd.queries import runs as queries
 from absurd.writes import RecordCheckpoint, WriteResult
 
@@ -71,6 +72,8 @@ class SyncShell(BaseContext):
             while True:
                 try:
                     answer = _PERFORM[type(op)](self, op)
+                    if failpoints.hook is not None:
+                        failpoints.hook(REACHED[type(op)], self)
                 except BaseException as error:
                     op = steps.throw(error)
                 else:
@@ -105,20 +108,31 @@ class SyncShell(BaseContext):
     def _load_more(self, op: LoadMore) -> Any:
         return self._port.run_query_threadsafe(queries.read_checkpoints(self.task_id, op.after_position, op.after_step))
 
+    def _look(self, op: Look) -> Any:
+        return self._port.run_query_threadsafe(op.query)
+
     def _transact(self, op: Transact) -> str:
         text: str | None = None
-        with self._port.connection() as conn:
+        with contextlib.ExitStack() as stack:
+            try:
+                conn = stack.enter_context(self._port.connection())
+            except DatabaseUnavailableError as error:
+                raise NotCommitted(error, unreachable=error.__cause__ is not None) from error
             try:
                 with conn.transaction():
                     text = self._core.encode_result(op, _value(op.fn, op.fn(conn, *op.args)))
                     write = RecordCheckpoint(self._core.holder, op.step_name, op.position, text)
                     Undo.unless_ok(run(conn, queries.record_checkpoints([write]))[0])
+                    if failpoints.hook is not None:
+                        failpoints.hook("context.recorded-in-transaction", self)
                 return text
             except Undo as undo:
                 answer = undo.answer
             except Exception as error:
                 if not conn.broken:
-                    raise NotCommitted.if_repeatable(error) from error
+                    if NotCommitted.follows(error):
+                        raise NotCommitted(error) from error
+                    raise
                 lost = error
                 answer = None
         if answer is None:
@@ -148,4 +162,5 @@ _PERFORM: dict[type[Op], Callable[[SyncShell, Any], Any]] = {
     Pause: SyncShell._pause,
     Transact: SyncShell._transact,
     LoadMore: SyncShell._load_more,
+    Look: SyncShell._look,
 }

@@ -19,6 +19,9 @@ from absurd.writes import CreateToken
 
 T = TypeVar("T")
 
+# It is part of the names of two steps, with an id in one of them.
+MAX_NAME_BYTES = 950
+
 URL_VARIABLE = "ABSURD_PUBLIC_URL"
 # Visible ASCII, to which a path can be added.
 _BASE = re.compile(r"https?://[^?#\x00- \x7f-\U0010ffff]+")
@@ -65,7 +68,8 @@ def create_token(
     base_url: str | None,
 ) -> Steps:
     """``ctx.create_token``."""
-    check_name("token name", name)
+    if len(check_name("token name", name).encode()) > MAX_NAME_BYTES:
+        raise InvalidOptionError(f"token name {name[:40]!r}… has {len(name.encode())} bytes; the limit is {MAX_NAME_BYTES}")
     base_url = find_public_url(base_url)
     seconds = check_timeout(timeout)
     codec = None if declared is None else typed_codec(declared)

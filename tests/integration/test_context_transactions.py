@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import Any
 
 import psycopg
@@ -9,6 +11,8 @@ import pytest
 from psycopg import errors
 
 from absurd import TaskFailedError
+from absurd.context import core
+from absurd.db.patience import Patience
 from tests.support import DEFAULT_TIMEOUT
 from tests.support_tasks import Play, count
 
@@ -27,7 +31,8 @@ def disturbed(play: Play, table: str, conn: psycopg.Connection[Any]) -> Play:
         play.seen.append("called")
         if len(play.seen) > 1:
             return
-        if kind == "cut":
+        time.sleep(1.5 if kind == "cut late" else 0)
+        if kind.startswith("cut"):
             conn.execute("select pg_terminate_backend(%s, 10000)", (tx.info.backend_pid,))
         elif kind == "serialization":
             raise errors.SerializationFailure
@@ -58,6 +63,14 @@ def test_it_is_run_again_and_costs_no_attempt(disturbed: Play, kind: str, conn: 
     assert disturbed.run("transacting", kind) == "written"
     assert disturbed.seen == ["called", "called"]
     assert count(conn, "select count(*) from effects") == 1
+    assert count(conn, "select count(*) from absurd.attempts") == 0
+
+
+def test_so_is_one_that_had_taken_longer_than_it_is_tried_again(
+    disturbed: Play, monkeypatch: pytest.MonkeyPatch, conn: psycopg.Connection[Any]
+) -> None:
+    monkeypatch.setattr(core, "Patience", functools.partial(Patience, limit=1.0))
+    assert disturbed.run("transacting", "cut late") == "written"
     assert count(conn, "select count(*) from absurd.attempts") == 0
 
 

@@ -74,6 +74,14 @@ def test_other_steps_are_reported_with_both_sequences(now: list[str], reason: st
         _replay_to_the_end(_history("a", "b", strict=True), now)
 
 
+def test_an_effect_of_another_kind_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    history = _history("a", "b")
+    history.replay(Checkpoint("a", 0, "event", None), 0, "step")
+    history.replay(Checkpoint("b", 1, "step", None), 1, "step")
+    (record,) = caplog.records
+    assert '"a" was recorded as a wait for an event and is a step now. Recorded:' in record.getMessage()
+
+
 def test_arrivals_of_a_wait_that_timed_out_are_not_missed() -> None:
     history = _history("a", "b", strict=True)
     _replay(history, "a")
