@@ -17,7 +17,7 @@ class EventDispatcher:
     An event type is the name of an event, or its beginning with a ``*`` behind; a workflow id is the name of a task. A
     workflow gets the params ``event_type``, ``event_payload``, ``event_config`` and ``event_time``, in this order.
 
-    Example::
+    Example:
 
         dispatcher = EventDispatcher()
         dispatcher.subscribe("order.placed", "send-invoice", {"copies": 2})

@@ -112,7 +112,10 @@ class Registry:
         """The definition of a task by its name or its handler; ``None`` when it is not registered here."""
         if isinstance(task, str):
             return self._by_name.get(task)
-        return self._by_handler.get(task)
+        try:
+            return self._by_handler.get(task)
+        except TypeError:  # it has no hash, so that it was not registered either
+            return None
 
     def __iter__(self) -> Iterator[TaskDefinition]:
         return iter(self._by_name.values())

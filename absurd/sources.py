@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 SOURCE_HEADER = "absurd-source"
-"""``{"kind": "schedule", "name": "nightly-report", …}``; kinds: subscription, schedule, trigger, listener, webhook, http."""
+"""``{"kind": "schedule", "name": "nightly-report", …}``; kinds: subscription, schedule, trigger, listener, webhook, http, fork.
+
+The source of a copy made by ``fork_task`` is that of the task with ``forked_from`` added: ``{"task_id", "step"}``.
+"""
 
 
 def with_source(headers: Mapping[str, Any] | None, kind: str, name: str, **details: Any) -> dict[str, Any]:

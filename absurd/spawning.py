@@ -6,11 +6,13 @@ import os
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from absurd.codec import PLAIN, Codec, encode
+from absurd import telemetry
+from absurd.codec import PLAIN, Codec, decode, encode
 from absurd.errors import InvalidOptionError
 from absurd.registry import Registry, check_name
 from absurd.types import (
@@ -29,6 +31,10 @@ MAX_SECONDS = 315_360_000
 MAX_ATTEMPTS = 1_000_000
 PRIORITIES = (-32768, 32767)
 MAX_QUEUE_NAME_BYTES = 57
+MAX_HEADERS_BYTES = 65_536
+PAYLOAD_LIMITS = (1024, 268_435_456)
+
+NOTHING = nullcontext()
 
 
 # What the last id of this process was made at, in 1/4096 ms since 1970.
@@ -60,6 +66,14 @@ def check_queue_name(name: object) -> str:
     raise InvalidOptionError(f"queue name {name!r} has more than {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
 
 
+def check_payload_limit(value: object) -> int:
+    """The largest size of a payload that a queue may be given, in bytes."""
+    found = _whole("max_payload_bytes", value, *PAYLOAD_LIMITS)
+    if found is None:
+        raise InvalidOptionError(f"max_payload_bytes must be a whole number, not {value!r}")
+    return found
+
+
 def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptions, *, queue: str) -> SpawnRequest:
     """One task to spawn.
 
@@ -87,7 +101,7 @@ def make_request(registry: Registry, task: Any, params: Any, options: SpawnOptio
         run_id,
         name,
         codec.encode(params, f'params of task "{name}"'),
-        settled.headers,
+        settled.headers if telemetry.tracing is None else _traced(settled.headers),
         settled.options,
         settled.idempotency_key,
     )
@@ -118,7 +132,7 @@ def _settle_anew(registry: Registry, defaults: SpawnOptions, options: SpawnOptio
         defaults=defaults,
         of_all=registry.defaults,
         queue=None if merged.queue is None else check_queue_name(merged.queue),
-        headers=None if merged.headers is None else encode(dict(merged.headers), "headers"),
+        headers=None if merged.headers is None else _headers(merged.headers),
         options=encode(options_json(merged), "options"),
         idempotency_key=check_name("idempotency_key", key) if key is not None else None,
     )
@@ -149,6 +163,32 @@ def make_requests(
         for params, task_id, run_id in zip(all_params[1:], ids, ids, strict=False)
     ]
     return [first, *rest]
+
+
+def around_spawn(
+    registry: Registry, name: str, options: SpawnOptions, queue: str, count: int = 1
+) -> AbstractContextManager[None]:
+    """What a spawn of that many tasks happens in: a span and a count, if anybody wants them."""
+    if telemetry.tracing is None and telemetry.metrics is None:
+        return NOTHING
+    definition = registry.find(name)
+    default = None if definition is None else definition.defaults.queue
+    return telemetry.spawning(str(options.queue or default or queue), name, count)
+
+
+def _traced(headers: str | None) -> str | None:
+    """The headers with the present trace; without it where there is no room."""
+    text = encode(telemetry.with_trace(None if headers is None else decode(headers)), "headers")
+    return text if text != "{}" and len(text.encode()) <= MAX_HEADERS_BYTES else headers
+
+
+def _headers(headers: Mapping[str, Any]) -> str:
+    text = encode(dict(headers), "headers")
+    if len(text) * 4 > MAX_HEADERS_BYTES and len(text.encode()) > MAX_HEADERS_BYTES:
+        raise InvalidOptionError(
+            f"headers have {len(text.encode())} bytes; {MAX_HEADERS_BYTES} are allowed. Put large values into params"
+        )
+    return text
 
 
 def _foreign_name(task: object) -> str:

@@ -9,6 +9,7 @@ import psycopg
 from absurd.client.shells import AsyncShell
 from absurd.queries import listeners
 from absurd.queries.listeners import ListenerInfo
+from absurd.registry import check_name
 
 
 class AsyncListenerMethods(AsyncShell):
@@ -18,4 +19,4 @@ class AsyncListenerMethods(AsyncShell):
         self, name: str | None = None, *, conn: psycopg.AsyncConnection[Any] | None = None
     ) -> list[ListenerInfo]:
         """The listener processes, or those of one name, the oldest first; see ``ListenerInfo`` for what is known of each."""
-        return await self._run(listeners.list_listeners(name), conn)
+        return await self._run(listeners.list_listeners(None if name is None else check_name("listener name", name)), conn)

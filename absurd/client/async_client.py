@@ -11,13 +11,16 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from absurd import failpoints
 from absurd.client.aio_listeners import AsyncListenerMethods
+from absurd.client.aio_queues import AsyncQueueMethods
 from absurd.client.aio_schedules import AsyncScheduleMethods
 from absurd.client.aio_subscriptions import AsyncSubscriptionMethods
 from absurd.client.aio_tokens import AsyncTokenMethods
 from absurd.client.aio_triggers import AsyncTriggerMethods
 from absurd.client.base import (
     batches,
+    fork_options,
     many_options,
     many_params,
     retry_options,
@@ -32,9 +35,11 @@ from absurd.client.workers import AsyncWorkerMethods
 from absurd.context.children import as_task_id
 from absurd.db import AsyncPool, run_async
 from absurd.db.execution import run_whole_async
-from absurd.queries import queues, results
+from absurd.queries import results, tasks
 from absurd.queries.query import Query
 from absurd.queries.spawn import spawn_one, spawn_tasks
+from absurd.registry import check_name
+from absurd.spawning import around_spawn
 from absurd.types import Spawned, SpawnOptions, SpawnRequest, TaskResult
 
 T = TypeVar("T")
@@ -44,6 +49,7 @@ Conn = psycopg.AsyncConnection[Any] | None
 
 class AsyncAbsurd(
     AsyncWorkerMethods,
+    AsyncQueueMethods,
     AsyncSubscriptionMethods,
     AsyncScheduleMethods,
     AsyncTriggerMethods,
@@ -53,7 +59,7 @@ class AsyncAbsurd(
     """An application, for async code; its handlers may be plain functions all the same. What the methods do, take and raise is
     said at those of ``Absurd``.
 
-    Example::
+    Example:
 
         app = AsyncAbsurd()
 
@@ -129,9 +135,14 @@ class AsyncAbsurd(
     ) -> AsyncTaskHandle[Any]: ...
 
     async def spawn(self, task: Any, params: Any = None, *, conn: Conn = None, **options: Any) -> AsyncTaskHandle[Any]:
-        """Makes a task, durable when this returns (with ``conn``: when the caller commits). Returns its handle."""
-        request = await self._request_hooked(self._task_name(task), params, spawn_options(options))
-        spawned = await self._run(spawn_one(request), conn)
+        """Makes a task, durable when this returns (with ``conn``: when the caller commits). Returns its handle.
+
+        Arguments and errors are those of ``Absurd.spawn``.
+        """
+        name, given = self._task_name(task), spawn_options(options)
+        with around_spawn(self.registry, name, given, self.queue_name):
+            request = await self._request_hooked(name, params, given)
+            spawned = await self._run(spawn_one(request), conn)
         return self._handle(task, request, spawned, conn)
 
     async def spawn_many(
@@ -143,18 +154,24 @@ class AsyncAbsurd(
         conn: Conn = None,
         **options: Unpack[SpawnKeywords],
     ) -> list[AsyncTaskHandle[Any]]:
-        """Makes one task for each of ``params``, in batches of 1,000; each batch is one transaction, or part of the caller's."""
+        """Makes one task for each of ``params``, in batches of 1,000; each batch is one transaction, or part of the caller's.
+
+        Arguments and errors are those of ``Absurd.spawn_many``.
+        """
         name, items = self._task_name(task), many_params(params)
         shared = spawn_options(options)
         choices = many_options(shared, len(items), idempotency_keys)
-        if idempotency_keys is None and not self.registry.before_spawn:
-            requests = self._alike(name, items, shared)
-        else:
-            requests = [await self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
         handles: list[AsyncTaskHandle[Any]] = []
-        for batch in batches(requests):
-            spawned = await self._run(spawn_tasks(batch), conn, whole=True)
-            handles += [self._handle(task, request, one, conn) for request, one in zip(batch, spawned, strict=True)]
+        with around_spawn(self.registry, name, shared, self.queue_name, len(items)):
+            if idempotency_keys is None and not self.registry.before_spawn:
+                requests = self._alike(name, items, shared)
+            else:
+                requests = [await self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
+            for batch in batches(requests):
+                spawned = await self._run(spawn_tasks(batch), conn, whole=True)
+                if failpoints.hook is not None:
+                    failpoints.hook("async-client.batch-spawned", self)
+                handles += [self._handle(task, request, one, conn) for request, one in zip(batch, spawned, strict=True)]
         return handles
 
     async def _request_hooked(self, name: str, params: Any, options: SpawnOptions) -> SpawnRequest:
@@ -193,37 +210,28 @@ class AsyncAbsurd(
     async def retry_task(
         self, task_id: UUID | str, *, spawn_new: bool = False, max_attempts: int | None = None, conn: Conn = None
     ) -> AsyncTaskHandle[Any]:
-        """Gives a failed or cancelled task another attempt, from its last checkpoint; with ``spawn_new``, runs a copy."""
+        """Gives a failed or cancelled task another attempt, from its last checkpoint; with ``spawn_new``, runs a copy.
+
+        Arguments are those of ``Absurd.retry_task``.
+        """
         spawned = await self._run(results.retry_task(as_task_id(task_id), retry_options(spawn_new, max_attempts)), conn)
         return AsyncTaskHandle(
             self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
         )
 
-    # Queues
+    async def fork_task(
+        self, task_id: UUID | str, step_name: str, *, max_attempts: int | None = None, conn: Conn = None
+    ) -> AsyncTaskHandle[Any]:
+        """Starts a copy of a task that goes on from one of its steps; see ``Absurd.fork_task``."""
+        options = fork_options(max_attempts)
+        spawned = await self._run(tasks.fork_task(as_task_id(task_id), check_name("step name", step_name), options), conn)
+        return AsyncTaskHandle(
+            self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
+        )
 
-    async def create_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Creates a queue, the app's own if none is named. One that exists stays as it is."""
-        await self._run(queues.create_queue(self._queue(name)), conn)
-
-    async def drop_queue(self, name: str, *, conn: Conn = None) -> None:
-        """Drops a queue with all its tasks and events. Nothing happens if it does not exist."""
-        await self._run(queues.drop_queue(self._queue(name)), conn)
-
-    async def list_queues(self, *, conn: Conn = None) -> list[str]:
-        """The names of all queues, in order."""
-        return await self._run(queues.list_queues(), conn)
-
-    async def pause_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Stops the start of tasks of a queue; what runs goes on, and new tasks are accepted."""
-        await self._run(queues.pause_queue(self._queue(name)), conn)
-
-    async def resume_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Lets tasks of a queue start again."""
-        await self._run(queues.resume_queue(self._queue(name)), conn)
-
-    async def set_queue_limits(self, name: str | None = None, *, max_payload_bytes: int, conn: Conn = None) -> None:
-        """Sets how large params, results, step states and payloads of a queue may be: 1 kB to 256 MB; 10 MB at first."""
-        await self._run(queues.set_max_payload_bytes(self._queue(name), max_payload_bytes), conn)
+    async def run_task_now(self, task_id: UUID | str, *, conn: Conn = None) -> None:
+        """Makes the time of a sleeping task now; see ``Absurd.run_task_now``."""
+        await self._run(tasks.run_task_now(as_task_id(task_id)), conn)
 
     # Waiting
 

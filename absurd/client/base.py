@@ -19,7 +19,7 @@ from absurd.db.connect import connection_arguments
 from absurd.errors import AbsurdError, ConfigurationError, InvalidOptionError, TaskNotFoundError
 from absurd.location import database_url
 from absurd.registry import Registry, check_name
-from absurd.spawning import check_headers, check_queue_name, make_request, make_requests, options_json
+from absurd.spawning import check_headers, check_queue_name, make_ids, make_request, make_requests, options_json
 from absurd.types import DEFAULT_QUEUE, RetryStrategy, SpawnOptions, SpawnRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +134,7 @@ class BaseClient:
         Raises:
             ConfigurationError: a name is taken, an option is out of range, or the function cannot be a handler.
 
-        Example::
+        Example:
 
             @app.register_task("send-invoice", max_attempts=3, retry="fixed")
             def send_invoice(params, ctx): ...
@@ -241,6 +241,15 @@ def retry_options(spawn_new: bool, max_attempts: int | None) -> dict[str, Any]:
     if not isinstance(spawn_new, bool):
         raise InvalidOptionError(f"spawn_new must be True or False, not {spawn_new!r}")
     options: dict[str, Any] = {"spawn_new": spawn_new}
+    if max_attempts is not None:
+        options["max_attempts"] = options_json(SpawnOptions(max_attempts=max_attempts))["max_attempts"]
+    return options
+
+
+def fork_options(max_attempts: int | None) -> dict[str, Any]:
+    """The options of a ``fork_task``, with the ids of the copy: a call that is repeated, its answer lost, makes no second one."""
+    task_id, run_id = make_ids(2)
+    options: dict[str, Any] = {"task_id": str(task_id), "run_id": str(run_id)}
     if max_attempts is not None:
         options["max_attempts"] = options_json(SpawnOptions(max_attempts=max_attempts))["max_attempts"]
     return options

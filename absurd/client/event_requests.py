@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from absurd import telemetry
 from absurd.client.base import BaseClient
 from absurd.client.keywords import subscription_options
 from absurd.codec import encode
@@ -32,8 +33,14 @@ class EventRequests(BaseClient):
             name,
             text,
             None if key is None else check_name("idempotency_key", key),
-            None if source is None else encode(dict(source), f'source of event "{name}"'),
+            self._source(name, source),
         )
+
+    def _source(self, name: str, source: Mapping[str, Any] | None) -> str | None:
+        """The source as JSON text, with the present trace."""
+        if telemetry.tracing is not None:
+            source = telemetry.with_trace(source) or source
+        return None if source is None else encode(dict(source), f'source of event "{name}"')
 
     def _subscribe(
         self, pattern: str, task: Any, config: Any, queue: str | None, target_queue: str | None, keywords: Mapping[str, Any]

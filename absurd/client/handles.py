@@ -87,10 +87,20 @@ class TaskHandle(_Handle, Generic[R]):
         self._client.cancel_task(self.task_id, conn=self._client._if_open(self._conn))
 
     def retry(self, *, spawn_new: bool = False, max_attempts: int | None = None) -> TaskHandle[R]:
-        """Another attempt, or a copy of the task; see ``Absurd.retry_task``."""
+        """Another attempt, or a copy of the task; arguments as of ``Absurd.retry_task``."""
         handle: TaskHandle[R] = self._client.retry_task(self.task_id, spawn_new=spawn_new, max_attempts=max_attempts)
         handle._codec, handle.queue_name = self._codec, self.queue_name
         return handle
+
+    def fork(self, step_name: str, *, max_attempts: int | None = None) -> TaskHandle[R]:
+        """A copy of the task that goes on from one of its steps; arguments as of ``Absurd.fork_task``."""
+        handle: TaskHandle[R] = self._client.fork_task(self.task_id, step_name, max_attempts=max_attempts)
+        handle._codec, handle.queue_name = self._codec, self.queue_name
+        return handle
+
+    def run_now(self) -> None:
+        """Makes the time of the sleeping task now; see ``Absurd.run_task_now``."""
+        self._client.run_task_now(self.task_id)
 
 
 class AsyncTaskHandle(_Handle, Generic[R]):
@@ -116,7 +126,17 @@ class AsyncTaskHandle(_Handle, Generic[R]):
         await self._client.cancel_task(self.task_id, conn=self._client._if_open(self._conn))
 
     async def retry(self, *, spawn_new: bool = False, max_attempts: int | None = None) -> AsyncTaskHandle[R]:
-        """Another attempt, or a copy of the task; see ``Absurd.retry_task``."""
+        """Another attempt, or a copy of the task; arguments as of ``Absurd.retry_task``."""
         handle: AsyncTaskHandle[R] = await self._client.retry_task(self.task_id, spawn_new=spawn_new, max_attempts=max_attempts)
         handle._codec, handle.queue_name = self._codec, self.queue_name
         return handle
+
+    async def fork(self, step_name: str, *, max_attempts: int | None = None) -> AsyncTaskHandle[R]:
+        """A copy of the task that goes on from one of its steps; arguments as of ``Absurd.fork_task``."""
+        handle: AsyncTaskHandle[R] = await self._client.fork_task(self.task_id, step_name, max_attempts=max_attempts)
+        handle._codec, handle.queue_name = self._codec, self.queue_name
+        return handle
+
+    async def run_now(self) -> None:
+        """Makes the time of the sleeping task now; see ``Absurd.run_task_now``."""
+        await self._client.run_task_now(self.task_id)

@@ -24,13 +24,16 @@ class TaskDefaults(TypedDict, total=False):
 class SpawnKeywords(TypedDict, total=False):
     """What ``spawn`` and ``spawn_many`` take.
 
-    queue: where the task goes; otherwise its definition's queue, otherwise the app's.
-    delay: seconds until it may start. available_at: the moment from which it may start, with a time zone.
-    priority: -32768 to 32767, higher ones first; 0 if nothing is said.
-    max_attempts: 1 to 1,000,000.
-    retry: ``"fixed"``, ``"exponential"``, ``"none"`` (a single attempt), a ``RetryStrategy`` or a dict.
-    cancellation: limits past which the task is cancelled. headers: JSON that travels with the task.
-    idempotency_key: a second spawn with a key that its queue has seen returns the first task, with ``created`` false.
+    Attributes:
+        queue: where the task goes; otherwise its definition's queue, otherwise the app's.
+        delay: seconds until it may start.
+        available_at: the moment from which it may start, with a time zone.
+        priority: -32768 to 32767, higher ones first; 0 if nothing is said.
+        max_attempts: 1 to 1,000,000.
+        retry: ``"fixed"``, ``"exponential"``, ``"none"`` (a single attempt), a ``RetryStrategy`` or a dict.
+        cancellation: limits past which the task is cancelled.
+        headers: JSON that travels with the task.
+        idempotency_key: a second spawn with a key that its queue has seen returns the first task, with ``created`` false.
     """
 
     queue: str | None

@@ -9,6 +9,7 @@ import psycopg
 from absurd.client.shells import SyncShell
 from absurd.queries import listeners
 from absurd.queries.listeners import ListenerInfo
+from absurd.registry import check_name
 
 
 class ListenerMethods(SyncShell):
@@ -16,4 +17,4 @@ class ListenerMethods(SyncShell):
 
     def list_listeners(self, name: str | None = None, *, conn: psycopg.Connection[Any] | None = None) -> list[ListenerInfo]:
         """The listener processes, or those of one name, the oldest first; see ``ListenerInfo`` for what is known of each."""
-        return self._run(listeners.list_listeners(name), conn)
+        return self._run(listeners.list_listeners(None if name is None else check_name("listener name", name)), conn)

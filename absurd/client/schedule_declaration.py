@@ -64,7 +64,7 @@ class ScheduleDeclaration(BaseClient):
         Raises:
             ConfigurationError: the name is taken, or an argument cannot be used.
 
-        Example::
+        Example:
 
             @app.schedule("0 7 * * MON-FRI", timezone="Europe/Vienna")
             @app.register_task("morning-report")

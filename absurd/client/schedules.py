@@ -10,6 +10,7 @@ from absurd.client.schedule_declaration import Catchup, Every, Overlap, Schedule
 from absurd.client.shells import SyncShell
 from absurd.queries import schedules as queries
 from absurd.queries.schedules import Schedule, ScheduleChange, ScheduleRun
+from absurd.registry import check_name
 from absurd.schedules.declared import declared_schedules, report
 from absurd.schedules.definition import check_schedule_name
 from absurd.schedules.slots import backfill_slots, required, with_next
@@ -100,7 +101,7 @@ class ScheduleMethods(ScheduleDeclaration, SyncShell):
 
     def list_schedules(self, *, event: str | None = None, conn: Any = None) -> list[Schedule]:
         """All schedules, or those that emit an event of this name; in order of name."""
-        found = self._run(queries.list_schedules(None, event), conn)
+        found = self._run(queries.list_schedules(None, None if event is None else check_name("event name", event)), conn)
         return [with_next(schedule) for schedule in found]
 
     def pause_schedule(self, name: str, *, conn: Any = None) -> None:

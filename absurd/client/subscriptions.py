@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
+from absurd import telemetry
 from absurd.client.event_requests import EventRequests
 from absurd.client.keywords import SubscriptionKeywords
 from absurd.client.shells import SyncShell
@@ -46,7 +47,8 @@ class SubscriptionMethods(EventRequests, SyncShell):
             DatabaseUnavailableError: the database cannot be reached; without a key also when the connection breaks before the
                 answer, for twice would be two events. With a key it is sent again.
         """
-        return self._run(append_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
+        with telemetry.emitting(self._queue(queue), name):
+            return self._run(append_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
 
     def dispatch_event(
         self,
@@ -61,14 +63,17 @@ class SubscriptionMethods(EventRequests, SyncShell):
         """Emits an event like ``emit_event`` and says which tasks it has started, one for each subscriber, in their order.
 
         The tasks are durable when this returns; nobody has waited for them to run. With a key that the queue has seen: the
-        tasks of the first emission. Needs READ COMMITTED, which is PostgreSQL's default.
+        tasks of the first emission. Needs READ COMMITTED, which is PostgreSQL's default. Arguments and errors are those of
+        ``emit_event``.
 
-        Example::
+        Example:
 
-            for task in app.dispatch_event("order.placed", {"order": 17}).tasks:
+            dispatch = app.dispatch_event("order.placed", {"order": 17})
+            for task in dispatch.tasks:
                 print(task.task_name, task.task_id)
         """
-        return self._run(dispatch_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
+        with telemetry.emitting(self._queue(queue), name):
+            return self._run(dispatch_event(self._emission(name, payload, queue, idempotency_key, source)), conn)
 
     def subscribe(
         self,

@@ -11,9 +11,11 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from absurd import failpoints
 from absurd.client.background import Background
 from absurd.client.base import (
     batches,
+    fork_options,
     many_options,
     many_params,
     retry_options,
@@ -23,6 +25,7 @@ from absurd.client.base import (
 from absurd.client.handles import TaskHandle
 from absurd.client.keywords import SpawnKeywords, spawn_options
 from absurd.client.listeners import ListenerMethods
+from absurd.client.queues import QueueMethods
 from absurd.client.schedules import ScheduleMethods
 from absurd.client.subscriptions import SubscriptionMethods
 from absurd.client.tokens import TokenMethods
@@ -32,9 +35,11 @@ from absurd.client.workers import SyncWorkerMethods
 from absurd.context.children import as_task_id
 from absurd.db import Pool, run
 from absurd.db.execution import run_whole
-from absurd.queries import queues, results
+from absurd.queries import results, tasks
 from absurd.queries.query import Query
 from absurd.queries.spawn import spawn_one, spawn_tasks
+from absurd.registry import check_name
+from absurd.spawning import around_spawn
 from absurd.types import Spawned, SpawnOptions, SpawnRequest, TaskResult
 
 T = TypeVar("T")
@@ -42,10 +47,12 @@ R = TypeVar("R")
 Conn = psycopg.Connection[Any] | None
 
 
-class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMethods, TokenMethods, ListenerMethods):
+class Absurd(
+    SyncWorkerMethods, QueueMethods, SubscriptionMethods, ScheduleMethods, TriggerMethods, TokenMethods, ListenerMethods
+):
     """An application, for sync code; its handlers may be async all the same. Safe to share between threads.
 
-    Example::
+    Example:
 
         app = Absurd()
 
@@ -128,8 +135,10 @@ class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMet
             QueueNotFoundError, PayloadTooLargeError: the database refused it.
             DatabaseUnavailableError: the database cannot be reached.
         """
-        request = self._request_hooked(self._task_name(task), params, spawn_options(options))
-        spawned = self._run(spawn_one(request), conn)
+        name, given = self._task_name(task), spawn_options(options)
+        with around_spawn(self.registry, name, given, self.queue_name):
+            request = self._request_hooked(name, params, given)
+            spawned = self._run(spawn_one(request), conn)
         return self._handle(task, request, spawned, conn)
 
     def spawn_many(
@@ -144,19 +153,29 @@ class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMet
         """Makes one task for each of ``params``, in batches of 1,000; each batch is one transaction, or part of the caller's.
 
         Everything is checked before the first batch is sent. A batch in which the database refuses an item leaves nothing behind.
-        Arguments, errors and handles are those of ``spawn``.
+        Errors and handles are those of ``spawn``.
+
+        Args:
+            task: as for ``spawn``.
+            params: of each task.
+            idempotency_keys: of each task, in the same order; None for one without.
+            conn: as for ``spawn``.
+            options: as for ``spawn``; the same for all.
         """
         name, items = self._task_name(task), many_params(params)
         shared = spawn_options(options)
         choices = many_options(shared, len(items), idempotency_keys)
-        if idempotency_keys is None and not self.registry.before_spawn:
-            requests = self._alike(name, items, shared)
-        else:
-            requests = [self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
         handles: list[TaskHandle[Any]] = []
-        for batch in batches(requests):
-            spawned = self._run(spawn_tasks(batch), conn, whole=True)
-            handles += [self._handle(task, request, one, conn) for request, one in zip(batch, spawned, strict=True)]
+        with around_spawn(self.registry, name, shared, self.queue_name, len(items)):
+            if idempotency_keys is None and not self.registry.before_spawn:
+                requests = self._alike(name, items, shared)
+            else:
+                requests = [self._request_hooked(name, item, choice) for item, choice in zip(items, choices, strict=True)]
+            for batch in batches(requests):
+                spawned = self._run(spawn_tasks(batch), conn, whole=True)
+                if failpoints.hook is not None:
+                    failpoints.hook("client.batch-spawned", self)
+                handles += [self._handle(task, request, one, conn) for request, one in zip(batch, spawned, strict=True)]
         return handles
 
     def _request_hooked(self, name: str, params: Any, options: SpawnOptions) -> SpawnRequest:
@@ -207,31 +226,36 @@ class Absurd(SyncWorkerMethods, SubscriptionMethods, ScheduleMethods, TriggerMet
             self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
         )
 
-    # Queues
+    def fork_task(
+        self, task_id: UUID | str, step_name: str, *, max_attempts: int | None = None, conn: Conn = None
+    ) -> TaskHandle[Any]:
+        """Starts a copy of a task that goes on from one of its steps, whatever the state of the task is, which stays as it is.
 
-    def create_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Creates a queue, the app's own if none is named. One that exists stays as it is."""
-        self._run(queues.create_queue(self._queue(name)), conn)
+        The copy has the same params and the results of the steps before; the step and what follows is done once more, by
+        present code. Its ``ctx.task_id`` is its own: what other services know by that of the task, they do again too.
 
-    def drop_queue(self, name: str, *, conn: Conn = None) -> None:
-        """Drops a queue with all its tasks and events. Nothing happens if it does not exist."""
-        self._run(queues.drop_queue(self._queue(name)), conn)
+        Args:
+            task_id: of the task.
+            step_name: a step that it has taken, or waits in, as ``absurdctl show-task`` names it: ``charge``, ``charge#2``.
+            max_attempts: how many attempts the copy may make; otherwise as many as the task.
+            conn: as for ``spawn``.
 
-    def list_queues(self, *, conn: Conn = None) -> list[str]:
-        """The names of all queues, in order."""
-        return self._run(queues.list_queues(), conn)
+        Raises:
+            InvalidOptionError: it has no such step; or a token made before it waits for its answer, which no copy would get.
+        """
+        options = fork_options(max_attempts)
+        spawned = self._run(tasks.fork_task(as_task_id(task_id), check_name("step name", step_name), options), conn)
+        return TaskHandle(
+            self, spawned.task_id, run_id=spawned.run_id, attempt=spawned.attempt, created=spawned.created, conn=conn
+        )
 
-    def pause_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Stops the start of tasks of a queue; what runs goes on, and new tasks are accepted."""
-        self._run(queues.pause_queue(self._queue(name)), conn)
+    def run_task_now(self, task_id: UUID | str, *, conn: Conn = None) -> None:
+        """Makes the time of a sleeping task now: of a delay, a sleep, the pause before another attempt, or the timeout of a wait.
 
-    def resume_queue(self, name: str | None = None, *, conn: Conn = None) -> None:
-        """Lets tasks of a queue start again."""
-        self._run(queues.resume_queue(self._queue(name)), conn)
-
-    def set_queue_limits(self, name: str | None = None, *, max_payload_bytes: int, conn: Conn = None) -> None:
-        """Sets how large params, results, step states and payloads of a queue may be: 1 kB to 256 MB; 10 MB at first."""
-        self._run(queues.set_max_payload_bytes(self._queue(name), max_payload_bytes), conn)
+        Raises:
+            InvalidOptionError: it does not sleep, or sleeps without a time, until what it waits for comes.
+        """
+        self._run(tasks.run_task_now(as_task_id(task_id)), conn)
 
     # Waiting
 

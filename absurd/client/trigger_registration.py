@@ -59,7 +59,7 @@ class TriggerRegistration(BaseClient):
             allow_concurrent: whether a task is started also while one with the same context is active.
             options: as for ``add_trigger``.
 
-        Example::
+        Example:
 
             @app.trigger(task="import-orders", poll_interval="10s")
             def new_orders():

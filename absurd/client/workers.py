@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TypedDict, Unpack
 
 from absurd.client.base import BaseClient
@@ -25,6 +25,8 @@ class WorkerSettings(TypedDict, total=False):
     strict_replay: bool
     scheduler: bool
     triggers: bool
+    retention: bool
+    health_file: str | None
     worker_id: str
 
 
@@ -45,6 +47,8 @@ class WorkerMethods(BaseClient):
         unknown = set(settings) - known
         if unknown:
             raise InvalidOptionError(f"a worker has no option {sorted(unknown)}; known are {', '.join(sorted(known))}")
+        if queues is not None and not isinstance(queues, (str, Sequence, Set)):
+            raise InvalidOptionError(f"queues must be a list of queue names, or one name, not {queues!r}")
         names = [queues] if isinstance(queues, str) else list(queues) if queues is not None else self._task_queues()
         return WorkerOptions(queues=tuple(dict.fromkeys(self._queue(name) for name in names)), **settings)
 
@@ -52,7 +56,12 @@ class WorkerMethods(BaseClient):
         return [self.queue_name, *(task.defaults.queue for task in self.registry if task.defaults.queue is not None)]
 
     def worker(self, queues: Sequence[str] | str | None = None, **settings: Unpack[WorkerSettings]) -> BackgroundWorker:
-        """A worker on a thread of its own, for a ``with`` or ``async with`` block; it serves before the block begins."""
+        """A worker on a thread of its own, for a ``with`` or ``async with`` block; it serves before the block begins.
+
+        Args:
+            queues: what it serves; the application's queue and those that its tasks name, if nothing is said.
+            settings: see ``WorkerOptions``.
+        """
         return BackgroundWorker(self.registry, self.database_url, self.worker_options(queues, **settings))
 
 
@@ -76,7 +85,12 @@ class SyncWorkerMethods(WorkerMethods):
         run_worker(self.registry, self.database_url, self.worker_options(queues, **settings))
 
     def run_worker_once(self, queues: Sequence[str] | str | None = None, **settings: Unpack[WorkerSettings]) -> int:
-        """Runs what is ready, in this thread, until nothing is; returns the number of runs. Sleeping tasks are left asleep."""
+        """Runs what is ready, in this thread, until nothing is; returns the number of runs. Sleeping tasks are left asleep.
+
+        Args:
+            queues: what it serves; the application's queue and those that its tasks name, if nothing is said.
+            settings: see ``WorkerOptions``.
+        """
         settings.setdefault("grace_seconds", ONCE_GRACE_SECONDS)
         return drain(self.registry, self.database_url, self.worker_options(queues, **settings))
 
