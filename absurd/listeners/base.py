@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from absurd import failpoints
 from absurd.client import Absurd, AsyncAbsurd
 from absurd.db import mask
 from absurd.errors import ConfigurationError, InvalidOptionError, PayloadTooLargeError, SerializationError, ValidationError
@@ -27,6 +28,8 @@ Client = Absurd | AsyncAbsurd
 
 # What is wrong with the call itself, and will be at every repetition.
 _HOPELESS = (InvalidOptionError, SerializationError, ValidationError, PayloadTooLargeError)
+# Characters of a listener's name; it goes into a header of each task that it starts.
+LABEL_LENGTH = 200
 # Seconds until what could not be started is tried again, doubled up to the second figure.
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 30.0
@@ -107,7 +110,7 @@ class ListenerBase:
 
     @property
     def _label(self) -> str:
-        return self.name if isinstance(self.name, str) and self.name else type(self).__name__
+        return self.name[:LABEL_LENGTH] if isinstance(self.name, str) and self.name else type(self).__name__
 
     @property
     def _health(self) -> Health:
@@ -139,7 +142,7 @@ class EventListener(ListenerBase):
 
     ``python -m absurd listen module:Class``, or ``absurd.listeners.run_listener``, runs it.
 
-    Example::
+    Example:
 
         class Mailbox(EventListener):
             def start_listening(self):
@@ -177,6 +180,8 @@ class EventListener(ListenerBase):
                 handle: Any = self._loop_thread.submit(client.spawn(workflow_id, params, **options)).result()
             else:
                 handle = client.spawn(workflow_id, params, **options)
+            if failpoints.hook is not None:
+                failpoints.hook("listener.spawned", self)
         except Exception as error:
             return self._refused(workflow_id, error)
         return Result(True, None, handle.task_id, handle.run_id)
@@ -224,6 +229,8 @@ class AsyncEventListener(ListenerBase):
                 handle: Any = await client.spawn(workflow_id, params, **options)
             else:
                 handle = await asyncio.to_thread(lambda: client.spawn(workflow_id, params, **options))
+            if failpoints.hook is not None:
+                failpoints.hook("async-listener.spawned", self)
         except Exception as error:
             return self._refused(workflow_id, error)
         return Result(True, None, handle.task_id, handle.run_id)

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from absurd import failpoints
 from absurd.errors import ConfigurationError, InvalidOptionError
 from absurd.listeners.base import Backoff, EventListener
 from absurd.registry import check_name
@@ -164,6 +165,8 @@ class FileListener(EventListener):
         version = f"{self._workflow_id}\0{path}".encode(errors="surrogateescape")
         key = f"file:{hashlib.sha256(version).hexdigest()}:{found.st_ino}:{found.st_ctime_ns}:{found.st_size}"
         self._insist(self._workflow_id, {"path": path, "change": change}, key)
+        if failpoints.hook is not None:
+            failpoints.hook("files.started", self)
 
 
 def _identity(path: Path) -> tuple[int, int]:

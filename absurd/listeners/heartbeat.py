@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from absurd import failpoints
 from absurd.db import connect, run
 from absurd.errors import AbsurdError
 from absurd.listeners.base import ListenerBase
@@ -93,10 +94,14 @@ class Heartbeat:
                 health.last_error,
             ),
         )
+        if failpoints.hook is not None:
+            failpoints.hook("listener.beaten", self)
 
     def _say_goodbye(self) -> None:
         if self._conn is not None:
             run(self._conn, queries.unregister_listener(self.listener_id))
+            if failpoints.hook is not None:
+                failpoints.hook("listener.unregistered", self)
         self._disconnect()
 
     def _disconnect(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from absurd import failpoints
 from absurd.db import connect, run, translate
 from absurd.errors import AbsurdError, ConfigurationError, InvalidOptionError
 from absurd.listeners.base import Backoff, EventListener
@@ -70,7 +71,11 @@ class NotifyListener(EventListener):
                 reconnect.reset()
                 if self.stopped.wait(LOOK_SECONDS):
                     return
+            if failpoints.hook is not None:
+                failpoints.hook("notify.lock-held", self)
             run(conn, listen(self._channel))
+            if failpoints.hook is not None:
+                failpoints.hook("notify.listening", self)
             reconnect.reset()
             self.listening.set()
             try:
@@ -92,6 +97,8 @@ class NotifyListener(EventListener):
             self._report(f"a notification on {self._channel} was left out: {error}")
             return
         self._insist(order.workflow_id, order.params, order.idempotency_key, channel=self._channel)
+        if failpoints.hook is not None:
+            failpoints.hook("notify.started", self)
 
 
 def read_payload(payload: str) -> Order:
@@ -101,7 +108,7 @@ def read_payload(payload: str) -> Order:
         MalformedMessageError: it is none.
     """
     text = payload.strip()
-    if text.startswith("{"):
+    if text.startswith(("{", "[", '"')):  # a name that begins so is more likely to be a mistake
         return read_order(text)
     if not text:
         raise MalformedMessageError('its payload is empty; send the name of a task, or JSON with a "workflow_id"')

@@ -15,7 +15,7 @@ class Principal:
 
     It connects to nothing. Its ``repr`` hides passwords, so it may be logged.
 
-    Example::
+    Example:
 
         self.principal = Principal("rabbitmq", host="broker.example", port=5672, password=password)
         connect(self.principal.host, self.principal.port)

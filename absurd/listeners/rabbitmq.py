@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from absurd import failpoints
 from absurd.db import mask
 from absurd.errors import ConfigurationError, InvalidOptionError
 from absurd.listeners.base import FIRST_RETRY, LONGEST_RETRY, Backoff, EventListener, Result
@@ -152,7 +153,11 @@ class _Consumer:
         )
         if result.success:
             listener._retry.reset()
+            if failpoints.hook is not None:
+                failpoints.hook("rabbitmq.started", self)
             channel.basic_ack(tag)
+            if failpoints.hook is not None:
+                failpoints.hook("rabbitmq.acknowledged", self)
         elif result.retryable:
             self._put_back(channel, tag)
         else:
@@ -180,6 +185,8 @@ class _Consumer:
     def _put_back(self, channel: BlockingChannel, tag: int) -> None:
         """Keeps the message a while, then gives it back: its task cannot be started now, most likely no other can."""
         self._meanwhile(lambda: self._listener.stopped.wait(self._listener._retry.next()))
+        if failpoints.hook is not None:
+            failpoints.hook("rabbitmq.kept", self)
         channel.basic_nack(tag, requeue=True)
 
     # Dead letters
@@ -200,6 +207,8 @@ class _Consumer:
         # A message that expires, or was sent under another user's name, would vanish or be refused here.
         properties.expiration = properties.user_id = None
         self._publish(properties, body)
+        if failpoints.hook is not None:
+            failpoints.hook("rabbitmq.buried", self)
         channel.basic_ack(tag)
 
     def _publish(self, properties: BasicProperties, body: bytes) -> None:

@@ -14,7 +14,7 @@ class Scheduler(EventListener):
 
     Any number may run at the same time, beside workers that do the same: each slot fires once.
 
-    Example::
+    Example:
 
         Scheduler(app).start_listening()  # or, in a shell: absurdctl scheduler
     """

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from absurd import failpoints
 from absurd.errors import ConfigurationError, InvalidOptionError
 from absurd.listeners.base import EventListener, Result
 from absurd.listeners.order import MalformedMessageError, read_json
@@ -165,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         listener = self.server.listener
         result = listener._trigger(workflow_id, params, self.headers.get("Idempotency-Key"), self.client_address[0])
+        if failpoints.hook is not None:
+            failpoints.hook("webhook.started", listener)
         if result.success:
             self._answer(200, {"status": "triggered", "workflow": workflow_id})
         else:

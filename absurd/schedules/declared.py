@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Iterable
 
+from absurd import failpoints
 from absurd.db import connect_async, run_async
 from absurd.errors import ConfigurationError
 from absurd.loops import Loop
@@ -93,7 +94,10 @@ class Reconciliation(Loop):
         conn = await connect_async(self._url, application_name="absurd worker: schedules")
         try:
             await run_async(conn, set_lock_timeout(LOCK_SECONDS))
-            report(await run_async(conn, reconcile_schedules(self._owner, self._requests)))
+            changes = await run_async(conn, reconcile_schedules(self._owner, self._requests))
+            if failpoints.hook is not None:
+                failpoints.hook("schedules.reconciled", self)
+            report(changes)
         finally:
             await conn.close()
         self._stopping = True

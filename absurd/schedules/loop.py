@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import psycopg
 
+from absurd import failpoints
 from absurd.db import connect_async, run_async, translate
 from absurd.db.connect import AsyncConnection
 from absurd.errors import AbsurdError, DatabaseUnavailableError
@@ -107,6 +108,8 @@ class ScheduleLoop(Loop):
             await self._reject(conn, schedule, error)
             return
         await self._guarded(conn, schedule, queries.plan_schedule(schedule, plan.next_slot, plan.next_due, None))
+        if failpoints.hook is not None:
+            failpoints.hook("schedules.planned", self)
         if plan.next_due is not None:
             self._push(plan.next_due, schedule.schedule_name)
 
@@ -116,6 +119,8 @@ class ScheduleLoop(Loop):
             self._problems[schedule.schedule_name] = problem
             logger.error('schedule "%s" cannot be used: %s', schedule.schedule_name, problem)
         await self._guarded(conn, schedule, queries.plan_schedule(schedule, None, None, problem))
+        if failpoints.hook is not None:
+            failpoints.hook("schedules.rejected", self)
 
     async def _fire_due(self, conn: AsyncConnection) -> None:
         """Fires what seems due by the clock in memory, after a look at how it stands by now."""
@@ -142,6 +147,8 @@ class ScheduleLoop(Loop):
             return
         query = queries.fire_schedule(schedule, plan.slots, plan.next_slot, plan.next_due)
         outcome = await self._guarded(conn, schedule, query)
+        if failpoints.hook is not None:
+            failpoints.hook("schedules.fired", self)
         if outcome is None:
             self._push(now + timedelta(seconds=RETRY_SECONDS), schedule.schedule_name)
         elif outcome.status in ("early", "busy", "stale"):

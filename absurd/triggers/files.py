@@ -34,7 +34,7 @@ class FileTrigger(Trigger):
         poll_interval: between two looks.
         poll_timeout: seconds that a look may take.
 
-    Example::
+    Example:
 
         app.add_trigger(FileTrigger("/srv/incoming", pattern="*.csv", task="import-file"))
     """

@@ -15,6 +15,8 @@ from absurd.queries.triggers import PreparedFire
 from absurd.triggers.trigger import Fire, Skip
 
 ADDED_KEYS = ("trigger_name", "triggered_at")
+# Fires of one poll: they become tasks in one transaction.
+MAX_FIRES = 10_000
 
 
 def read_fires(name: str, polled: object) -> list[Fire]:
@@ -22,6 +24,7 @@ def read_fires(name: str, polled: object) -> list[Fire]:
 
     Raises:
         TypeError: it returned something that a poll cannot return.
+        ValueError: it returned too many.
     """
     if polled is None or polled is False or polled is Skip or isinstance(polled, Skip):
         return []
@@ -30,8 +33,19 @@ def read_fires(name: str, polled: object) -> list[Fire]:
     if isinstance(polled, Fire):
         return [polled]
     if isinstance(polled, Sequence) and all(isinstance(one, Fire) for one in polled) and not isinstance(polled, str):
+        if len(polled) > MAX_FIRES:
+            raise ValueError(
+                f'a poll of trigger "{name}" may return {MAX_FIRES} fires, not {len(polled)}; leave the rest to the next one'
+            )
         return list(polled)
-    raise TypeError(f'the poll of trigger "{name}" must return Fire(…), Skip, a bool or a list of Fire, not {polled!r}')
+    raise TypeError(f'the poll of trigger "{name}" must return Fire(…), Skip, a bool or a list of Fire, not {_kind(polled)}')
+
+
+def _kind(value: object) -> str:
+    """What a value is, without what it says unless it is a number: a trigger's errors are logged and shown."""
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {type(value).__name__}"
 
 
 def prepare(name: str, fire: Fire) -> PreparedFire:
@@ -43,7 +57,7 @@ def prepare(name: str, fire: Fire) -> PreparedFire:
     context, text = fire.context, None
     if context is not None:
         if not isinstance(context, Mapping):
-            raise SerializationError(f'the context of trigger "{name}" must be an object (a dict), not {context!r}')
+            raise SerializationError(f'the context of trigger "{name}" must be an object (a dict), not {_kind(context)}')
         taken = [key for key in ADDED_KEYS if key in context]
         if taken:
             raise SerializationError(f'the context of trigger "{name}" holds {taken[0]!r}, which is added to it; use another key')

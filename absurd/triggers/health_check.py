@@ -26,7 +26,7 @@ class HealthCheckTrigger(Trigger):
         poll_interval: between two checks.
         poll_timeout: seconds that a check may take.
 
-    Example::
+    Example:
 
         app.add_trigger(HealthCheckTrigger(payments_are_up, task="page-somebody", failures=3, poll_interval="10s"))
     """

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
 
+from absurd import failpoints
 from absurd.db import AsyncPool
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.loops import Loop
@@ -62,7 +63,10 @@ class TriggerLoop(Loop):
         if time.monotonic() >= self._next_registration:
             await self._register()
         names = [name for name in self._known if name not in self._polls and not self._poller.busy(name)]
-        for poll in await self._claim(names):
+        polls = await self._claim(names)
+        if failpoints.hook is not None:
+            failpoints.hook("triggers.claimed", self)
+        for poll in polls:
             self._begin(poll)
         return None
 
@@ -79,6 +83,8 @@ class TriggerLoop(Loop):
                 await self._in_time(self._claim([]))
             await self._cancel_polls()
             await self._in_time(self._tick_pool.run(queries.release_triggers(self._owner)))
+            if failpoints.hook is not None:
+                failpoints.hook("triggers.released", self)
         finally:
             self._poller.stop()
             await self._tick_pool.close()
@@ -109,6 +115,8 @@ class TriggerLoop(Loop):
                 continue
             try:
                 await self._tick_pool.run(queries.register_trigger(definition(self._registry, declared)))
+                if failpoints.hook is not None:
+                    failpoints.hook("triggers.registered", self)
                 self._known.add(name)
                 self._refusals.pop(name, None)
             except DatabaseUnavailableError:
@@ -136,7 +144,11 @@ class TriggerLoop(Loop):
         name = poll.trigger_name
         try:
             outcome = await self._poller.poll(self._triggers[name].trigger, poll)
+            if failpoints.hook is not None:
+                failpoints.hook("triggers.polled", self)
             settlement = await self._settle(poll, outcome)
+            if failpoints.hook is not None:
+                failpoints.hook("triggers.settled", self)
             _report(name, outcome, settlement)
             if settlement.next_in is not None and not self._stopping:
                 loop = asyncio.get_running_loop()

@@ -129,7 +129,9 @@ def _changed(trigger: Trigger, before: Any) -> str | None:
     """The state as JSON, if the poll has changed it."""
     state: object = trigger.state
     if not isinstance(state, dict):
-        raise SerializationError(f'the state of trigger "{trigger.name}" must be an object (a dict), not {state!r}')
+        raise SerializationError(
+            f'the state of trigger "{trigger.name}" must be a dict, not a value of type {type(state).__name__}'
+        )
     what = f'state of trigger "{trigger.name}"'
     text = encode(state, what)
     return None if text == encode(before, what) else text

@@ -24,7 +24,7 @@ class QueueDepthTrigger(Trigger):
         name: of the trigger; ``queue-depth:QUEUE`` if nothing is said.
         poll_interval: between two looks.
 
-    Example::
+    Example:
 
         app.add_trigger(QueueDepthTrigger("images", 1000, task="scale-up"), queue="operations")
     """

@@ -41,7 +41,7 @@ class Trigger:
     * ``poll_timeout``: seconds that a poll may take.
     * ``allow_concurrent``: whether a task is started also while one with the same context is active.
 
-    Example::
+    Example:
 
         class NewOrders(Trigger):
             task = "import-orders"

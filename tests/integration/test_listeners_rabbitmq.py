@@ -87,11 +87,11 @@ POISON = {
     b'"resize"': "JSON object",
     b"{}": "workflow_id",
     b'{"workflow": "resize"}': "workflow_id",
-    b'{"workflow_id": 3}': "non-empty string",
+    b'{"workflow_id": 3}': "must be a text, not a number",
     b'{"workflow_id": ""}': "non-empty string",
     b'{"workflow_id": "resize", "params": NaN}': "no JSON",
     b'{"workflow_id": "resize", "params": "nul\\u0000"}': "NUL",
-    b'{"workflow_id": "resize", "idempotency_key": 7}': "non-empty string",
+    b'{"workflow_id": "resize", "idempotency_key": 7}': "must be a text, not a number",
     b"[" * 100_000: "no JSON",
     b'{"workflow_id": "resize", "params": "' + b"x" * 200_000 + b'"}': "bytes; 100000 are allowed",
 }

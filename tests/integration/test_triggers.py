@@ -116,7 +116,11 @@ def test_l24_what_a_poll_returns_or_raises_need_not_even_be_printable(sync_play:
     def unspeakable() -> None:
         raise Unprintable
 
-    wanted = {"unprintable": "OSError: no", "unspeakable": "Unprintable: its str() raised OSError"}
+    refused = "must return Fire(…), Skip, a bool or a list of Fire, not a value of type Unprintable"
+    wanted = {
+        "unprintable": f'TypeError: the poll of trigger "unprintable" {refused}',
+        "unspeakable": "Unprintable: its str() raised OSError",
+    }
     with sync_play.worker():
         wait_until(lambda: all((found := info(app, name)) and found.last_error == text for name, text in wanted.items()))
 
