@@ -57,6 +57,8 @@ class Backend:
 
     async def client(self) -> AsyncAbsurd:
         """A client on the application's database, with its queue, tasks and hooks."""
+        if self._client is not None and self.app is not None and self._client.database_url != self.app.database_url:
+            await self.close()  # the application was bound to another one
         if self._client is None:
             # On a thread: the embedded PostgreSQL may have to be started first.
             made = await asyncio.to_thread(self._make)

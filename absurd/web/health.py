@@ -42,7 +42,10 @@ class HealthRoutes:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 client = await self._backend.client()
-                schema.check_version(await client._run(Query("select absurd.get_schema_version()", (), scalar)))
+                installed = await client._run(Query("select absurd.get_schema_version()", (), scalar))
+                newer = schema.is_newer(installed)
+                oldest = await client._run(Query(schema.OLDEST_SERVED, (), scalar)) if newer else None
+                schema.check_version(installed, oldest)
         except (TimeoutError, AbsurdError) as error:
             logger.warning("not ready: %s", str(error) or f"the database did not answer within {READY_SECONDS:g} s")
             detail = "the database cannot be reached, or its schema does not fit; the server's log says which"
