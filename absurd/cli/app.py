@@ -8,18 +8,25 @@ from typing import Annotated
 
 import typer
 
+import absurd.cli.dashboard as dashboard
 import absurd.cli.dev as dev
+import absurd.cli.doctor as doctor
 import absurd.cli.events as events
 import absurd.cli.listen as listen
+import absurd.cli.move as move
+import absurd.cli.ping as ping
 import absurd.cli.queues as queues
+import absurd.cli.replay as replay
 import absurd.cli.schedules as schedules
 import absurd.cli.schema as schema
 import absurd.cli.serve as serve
 import absurd.cli.show as show
 import absurd.cli.spawn as spawn
 import absurd.cli.subscriptions as subscriptions
+import absurd.cli.tail as tail
 import absurd.cli.tasks as tasks
 import absurd.cli.tokens as tokens
+import absurd.cli.top as top
 import absurd.cli.triggers as triggers
 import absurd.cli.upkeep as upkeep
 import absurd.cli.worker as worker
@@ -73,13 +80,18 @@ def absurdctl(
 # In the order in which --help lists them.
 for module in (
     schema,
+    doctor,
     dev,
     worker,
     serve,
+    dashboard,
     queues,
+    move,
     spawn,
     tasks,
     show,
+    tail,
+    replay,
     events,
     subscriptions,
     schedules,
@@ -87,6 +99,8 @@ for module in (
     triggers,
     listen,
     workers,
+    ping,
+    top,
     upkeep,
 ):
     module.register(app)

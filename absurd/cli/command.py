@@ -83,6 +83,9 @@ def _reporting(session: Session, debug: bool) -> Iterator[None]:
                 yield
             except SchemaError as error:
                 raise session.explain(error) from error
+            except (AbsurdError, psycopg.Error) as error:
+                told = error if isinstance(error, AbsurdError) else translate(error)
+                raise session.name_owner(told) from error
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from absurd import schema
+from absurd import schema, telemetry
 from absurd.cli.arguments import read_pairs
 from absurd.cli.command import command
 from absurd.cli.complete import complete_queue
@@ -97,6 +97,7 @@ def listen(
         os.environ[VARIABLES[0]] = session.url
     made = make_listener(listener, read_pairs(option or [], "--option"))
     _bind(session, made, app)
+    telemetry.instrument_from_environment()
     if queue is not None:
         made.target_queue = check_queue_name(queue)
     if name is not None:

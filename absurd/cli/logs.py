@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from absurd.cli.text import escape, escape_json
+from absurd.logs import TaskFilter
 
 # What every record has; anything else on it came from extra=.
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
@@ -40,6 +41,7 @@ def set_up(form: LogFormat, level: LogLevel) -> None:
     """Sends the records of this process to standard error, those of the user's own code included."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if form is LogFormat.TEXT else JsonFormatter())
+    handler.addFilter(TaskFilter(keep_replayed=level is LogLevel.DEBUG))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.value.upper())

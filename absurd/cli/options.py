@@ -51,6 +51,14 @@ def moment(text: str | datetime) -> datetime:
         raise typer.BadParameter(f"{text!r} is no moment; give one like 2030-01-31T08:00 or 2030-01-31T08:00:00+01:00") from None
 
 
+def listed_keys(text: str) -> list[str]:
+    """Reads the keys of --redact; an empty list, as of a variable that is not set, would hide nothing."""
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    if not keys:
+        raise typer.BadParameter("it names no key, so that nothing would be hidden", param_hint="--redact")
+    return keys
+
+
 def uuid(text: str | UUID) -> UUID:
     """Reads an id."""
     if isinstance(text, UUID):

@@ -184,7 +184,9 @@ def list_schedules(session: Session, event: EventFilter = None) -> None:
     """List the schedules: state (active, paused, ended, invalid, undeclared), when they fire, and the last error."""
     found = session.client().list_schedules(event=event)
     if session.out.as_json:
-        session.out.json([asdict(schedule) for schedule in found])
+        # Not what a call of create-schedule would say of them.
+        meaningless = {"created", "changed"}
+        session.out.json([{k: v for k, v in asdict(schedule).items() if k not in meaningless} for schedule in found])
         return
     columns = [
         Column("SCHEDULE"),

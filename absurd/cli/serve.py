@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib.util import find_spec
+from typing import Annotated, Any
 
 import typer
 
-from absurd import schema
+from absurd import schema, telemetry
 from absurd.cli.command import command
 from absurd.cli.complete import complete_queue
 from absurd.cli.find_app import find_app, find_configured_app
@@ -24,10 +25,8 @@ from absurd.client import Absurd
 from absurd.client.base import BaseClient
 from absurd.errors import ConfigurationError
 from absurd.location import VARIABLES
+from absurd.telemetry.asgi import traced
 from absurd.types import DEFAULT_QUEUE
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 logger = logging.getLogger("absurd.web")
 
@@ -35,6 +34,9 @@ logger = logging.getLogger("absurd.web")
 GRACE_SECONDS = 30
 # Requests at a time; more are answered 503, so that a flood does not fill the memory.
 MAX_REQUESTS = 1000
+
+# Where the dashboard is on a server of the API.
+DASHBOARD = "/dashboard"
 
 Host = Annotated[
     str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; others than loopback need an API key.")
@@ -83,6 +85,8 @@ def serve(
 
     Callers of /api name the key of ABSURD_API_KEY; on a loopback address there need not be one. Webhooks are signed with
     WEBHOOK_SECRET. Tasks need not be known here: without an app, any can be spawned by name. A worker runs them.
+
+    The dashboard is at /dashboard, for those who name the token of ABSURD_DASHBOARD_TOKEN; without an API key, for this machine.
     """
     set_up(log_format, log_level)
     create_app, auth = _library()
@@ -91,24 +95,46 @@ def serve(
         raise ConfigurationError(
             f"to listen on {host} the HTTP API needs a key, because others can reach it: set {auth.KEY_VARIABLE}"
         )
-    found = _find(session, app, queue)
-    _check(session, found.queue_name)
-    web = create_app(found, api_key=key, allow_unsigned=allow_unsigned, max_body_bytes=max_body, loopback_only=key is None)
-    _run(web, host, port)
+    found = find_served(session, app, queue)
+    check_served(session, found.queue_name)
+    telemetry.instrument_from_environment()
+    web = create_app(
+        found,
+        api_key=key,
+        allow_unsigned=allow_unsigned,
+        max_body_bytes=max_body,
+        loopback_only=key is None,
+        metrics=find_spec("prometheus_client") is not None,
+    )
+    _add_dashboard(web, found, key)
+    # Newer releases of FastAPI make these spans themselves.
+    run_server(web if find_spec("fastapi.telemetry") is not None else traced(web), host, port)
 
 
 def _library() -> tuple[Any, Any]:
     """What the extra brings."""
     try:
+        import jinja2  # noqa: F401
         import uvicorn  # noqa: F401
 
         from absurd.web import auth, create_app
     except ImportError as error:
-        raise ConfigurationError("serve needs FastAPI and uvicorn: pip install 'absurd[web]'") from error
+        raise ConfigurationError("serve needs FastAPI, Jinja2 and uvicorn: pip install 'absurd[web]'") from error
     return create_app, auth
 
 
-def _find(session: Session, app: str | None, queue: str | None) -> BaseClient:
+def _add_dashboard(web: Any, found: BaseClient, key: str | None) -> None:
+    """Adds the pages, unless nobody could be asked for a token who comes by a proxy that looks like this machine."""
+    from absurd.web.dashboard import router, security
+
+    token = security.find_token(security.FromEnvironment.ABSURD_DASHBOARD_TOKEN)
+    if token is not None or key is None:
+        web.include_router(router(found, token=token), prefix=DASHBOARD)
+    else:
+        logger.info("no dashboard is served: set %s to have one at %s", security.TOKEN_VARIABLE, DASHBOARD)
+
+
+def find_served(session: Session, app: str | None, queue: str | None) -> BaseClient:
     """The application, or a plain one on the database; with the queue that was asked for."""
     if session.database is not None:
         # An app that says nothing of its own, Absurd(), then means the same database.
@@ -125,13 +151,15 @@ def _find(session: Session, app: str | None, queue: str | None) -> BaseClient:
     return chosen
 
 
-def _check(session: Session, queue: str) -> None:
+def check_served(session: Session, queue: str) -> None:
+    """Refuses a database that cannot be served: an old schema, a queue that is not there."""
     with session.connection:
         schema.check(session.connection)
         session.require_queue(queue)
 
 
-def _run(web: FastAPI, host: str, port: int) -> None:
+def run_server(web: Any, host: str, port: int) -> None:
+    """Serves an ASGI application until SIGTERM or SIGINT."""
     import uvicorn
 
     from absurd.web.stopping import answering_when_stopped

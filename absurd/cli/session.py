@@ -15,9 +15,10 @@ from absurd import schema
 from absurd.cli.output import Output
 from absurd.client import Absurd
 from absurd.db import connect, run
-from absurd.errors import AbsurdError, QueueNotFoundError, SchemaError
+from absurd.db.translate import is_owners_alone
+from absurd.errors import AbsurdError, DatabaseError, QueueNotFoundError, SchemaError
 from absurd.location import database_url
-from absurd.queries import inspect
+from absurd.queries import doctor, inspect
 from absurd.queries.query import Query
 from absurd.types import DEFAULT_QUEUE
 
@@ -87,3 +88,13 @@ class Session:
         except (AbsurdError, psycopg.Error):
             return error
         return error
+
+    def name_owner(self, error: AbsurdError) -> AbsurdError:
+        """What only the owner of the schema may do, with his name, if that can be found out."""
+        if not is_owners_alone(error):
+            return error
+        try:
+            owner = self.run(doctor.server_facts()).schema_owner
+        except (AbsurdError, psycopg.Error):
+            return error
+        return error if owner is None else DatabaseError(f'{error} Here it is "{owner}".')

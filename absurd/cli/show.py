@@ -37,7 +37,12 @@ def show_task(session: Session, task_id: TaskId) -> None:
     if session.out.as_json:
         session.out.json(exact)
     else:
-        _View(session, json.loads(text), exact).show()
+        _View(session, json.loads(text, parse_int=_whole), exact).show()
+
+
+def _whole(digits: str) -> int | str:
+    """A whole number; one with more digits than Python reads stays as it was written."""
+    return int(digits) if len(digits) < 4300 else digits
 
 
 class _View:

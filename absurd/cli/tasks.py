@@ -1,4 +1,4 @@
-"""list-tasks, cancel-task, retry-task."""
+"""list-tasks, cancel-task, retry-task, run-task-now."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ MaxAttempts = Annotated[
 ]
 
 
+FromStep = Annotated[
+    str | None,
+    typer.Option(
+        "--from-step", metavar="STEP", help="Start a copy that keeps the results of the steps before STEP and goes on there."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(
@@ -41,8 +49,10 @@ def register(app: typer.Typer) -> None:
         retry_task,
         "absurdctl retry-task 01890a5d-ac96-774b-bcce-b302099a8057",
         "absurdctl retry-task 01890a5d-ac96-774b-bcce-b302099a8057 --spawn-new",
+        "absurdctl retry-task 01890a5d-ac96-774b-bcce-b302099a8057 --from-step charge",
         group=GROUP,
     )
+    command(app, "run-task-now", run_task_now, "absurdctl run-task-now 01890a5d-ac96-774b-bcce-b302099a8057", group=GROUP)
 
 
 def list_tasks(
@@ -111,8 +121,30 @@ def cancel_task(session: Session, task_id: TaskId) -> None:
     session.out.done(text, task_id=task_id, state=after, cancelled=not ended)
 
 
-def retry_task(session: Session, task_id: TaskId, spawn_new: SpawnNew = False, max_attempts: MaxAttempts = None) -> None:
-    """Give a failed or cancelled task another attempt from its last checkpoint, with a new allowance of --max-duration."""
-    handle = session.client().task(task_id).retry(spawn_new=spawn_new, max_attempts=max_attempts)
-    text = f"Spawned a copy: task {handle.task_id}" if spawn_new else f"Task {task_id} runs again, attempt {handle.attempt}"
+def retry_task(
+    session: Session,
+    task_id: TaskId,
+    spawn_new: SpawnNew = False,
+    from_step: FromStep = None,
+    max_attempts: MaxAttempts = None,
+) -> None:
+    """Give a failed or cancelled task another attempt from its last checkpoint, with a new allowance of --max-duration.
+
+    With --spawn-new or --from-step the task stays as it is, whatever its state, and a copy of it is started.
+    """
+    if from_step is not None and spawn_new:
+        raise typer.BadParameter("give one of --spawn-new and --from-step", param_hint="--from-step")
+    task = session.client().task(task_id)
+    if from_step is not None:
+        handle = task.fork(from_step, max_attempts=max_attempts)
+        text = f"Spawned a copy that goes on from step {escape(from_step)}: task {handle.task_id}"
+    else:
+        handle = task.retry(spawn_new=spawn_new, max_attempts=max_attempts)
+        text = f"Spawned a copy: task {handle.task_id}" if spawn_new else f"Task {task_id} runs again, attempt {handle.attempt}"
     session.out.done(text, task_id=handle.task_id, run_id=handle.run_id, attempt=handle.attempt, created=handle.created)
+
+
+def run_task_now(session: Session, task_id: TaskId) -> None:
+    """Make the time of a sleeping task now: of a delay, a sleep, the pause before another attempt, or the timeout of a wait."""
+    session.client().run_task_now(task_id)
+    session.out.done(f"Task {task_id} is ready", task_id=task_id)

@@ -82,12 +82,14 @@ def parse_moment(value: str | datetime | None) -> datetime | None:
 
 def dump(value: Any, *, indent: bool = False) -> str:
     """JSON of what a command found (rows, ids, moments in UTC), keys in order; safe for a terminal, the same document."""
-    value = _in_utc(value)
     try:
+        value = _in_utc(value)
         text = orjson.dumps(value, option=orjson.OPT_UTC_Z | (orjson.OPT_INDENT_2 if indent else 0)).decode()
     except TypeError:
         # Lone surrogates, integers beyond 64 bits, or nested deeper than that encoder goes.
         text = json.dumps(value, indent=2 if indent else None, default=str)
+    except RecursionError:
+        text = json.dumps("… nested too deep to be shown; --json has it …", ensure_ascii=False)
     return escape_json(text)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from absurd import schema
+from absurd import schema, telemetry
 from absurd.cli.command import command
 from absurd.cli.complete import complete_queue
 from absurd.cli.find_app import VARIABLE, find_app
@@ -17,8 +20,11 @@ from absurd.cli.logs import LogFormat, LogLevel, set_up
 from absurd.cli.options import seconds
 from absurd.cli.session import Session
 from absurd.location import VARIABLES
-from absurd.worker import Supervisor, WorkerOptions, run_worker
+from absurd.metrics import DIRECTORY_VARIABLE, Exposition, MetricsServer, ProcessDirectory
+from absurd.worker import Supervisor, WorkerOptions, follow_supervisor, run_worker
 from absurd.worker.options import DEFAULT_CONCURRENCY
+
+logger = logging.getLogger("absurd.worker")
 
 App = Annotated[
     str | None,
@@ -67,6 +73,22 @@ Grace = Annotated[
 ]
 Scheduler = Annotated[bool, typer.Option("--scheduler/--no-scheduler", help="Fire schedules too.")]
 Triggers = Annotated[bool, typer.Option("--triggers/--no-triggers", help="Poll the app's triggers too.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve metrics for Prometheus on this port, those of all --processes together; 0: any that is free.",
+    ),
+]
+MetricsHost = Annotated[str, typer.Option("--metrics-host", metavar="ADDRESS", help="Address of the metrics.")]
+Retention = Annotated[bool, typer.Option("--retention/--no-retention", help="Delete what queues need not keep, too.")]
+HealthFile = Annotated[
+    str | None,
+    typer.Option("--health-file", metavar="PATH", help="Touch PATH.PID while the worker goes on, for absurdctl ping-worker."),
+]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="Form of the log on standard error.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="From which severity on to log.")]
 
@@ -96,6 +118,10 @@ def worker(
     grace: Grace = 30.0,
     scheduler: Scheduler = True,
     triggers: Triggers = True,
+    retention: Retention = True,
+    health_file: HealthFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -122,15 +148,43 @@ def worker(
         grace_seconds=grace,
         scheduler=scheduler,
         triggers=triggers,
+        retention=retention,
+        health_file=health_file,
     )
     _check(session, options)
+    telemetry.instrument_from_environment()
     if processes == 1:
-        run_worker(found.registry, session.url, options)
+        follow_supervisor()
+        with _metrics(session.url, metrics_host, metrics_port):
+            run_worker(found.registry, session.url, options)
         return
     own += [*(f"--queue={name}" for name in options.queues), f"--concurrency={concurrency}", f"--lease={lease}"]
     own += [f"--poll-interval={poll_interval}", f"--grace={grace}", f"--log-format={log_format}", f"--log-level={log_level}"]
     own += [*([] if scheduler else ["--no-scheduler"]), *([] if triggers else ["--no-triggers"])]
-    raise typer.Exit(Supervisor([sys.executable, "-m", "absurd", "worker", *own], processes).run())
+    own += [*([] if retention else ["--no-retention"]), *([] if health_file is None else [f"--health-file={health_file}"])]
+    supervisor = Supervisor([sys.executable, "-m", "absurd", "worker", *own], processes)
+    if metrics_port is None:
+        raise typer.Exit(supervisor.run())
+    with ProcessDirectory() as directory, _metrics(session.url, metrics_host, metrics_port):
+        supervisor.on_end = directory.ended
+        raise typer.Exit(supervisor.run())
+
+
+@contextmanager
+def _metrics(url: str, host: str, port: int | None) -> Iterator[None]:
+    """Serves the metrics meanwhile. A process that another one started keeps its own for that one."""
+    if port is None:
+        if DIRECTORY_VARIABLE in os.environ:
+            telemetry.instrument_metrics()
+        yield
+        return
+    server = MetricsServer(Exposition(url), host, port)
+    server.start()
+    logger.info("metrics are served on http://%s:%s/metrics", f"[{host}]" if ":" in host else host, server.port)
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def _arguments(database: str | None, app: str | None) -> list[str]:

@@ -16,11 +16,12 @@ from scripts import build_cli_docs
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = PROGRAM.commands
 PLANNED = (
-    "init migrate schema-version create-queue drop-queue list-queues pause-queue resume-queue spawn-task list-tasks show-task "
-    "cancel-task retry-task list-events emit-event subscribe unsubscribe list-subscriptions complete-token list-waits listen "
-    "list-listeners list-workers cleanup dev worker serve create-schedule list-schedules pause-schedule resume-schedule "
-    "trigger-schedule backfill-schedule delete-schedule scheduler list-triggers enable-trigger disable-trigger delete-trigger "
-    "list-trigger-executions"
+    "init migrate schema-version doctor create-queue set-queue drop-queue list-queues pause-queue resume-queue spawn-task "
+    "list-tasks show-task tail top cancel-task retry-task run-task-now list-events emit-event subscribe unsubscribe "
+    "list-subscriptions complete-token list-waits listen list-listeners list-workers ping-worker cleanup dev worker serve "
+    "create-schedule list-schedules pause-schedule resume-schedule trigger-schedule backfill-schedule delete-schedule "
+    "scheduler list-triggers enable-trigger disable-trigger delete-trigger list-trigger-executions "
+    "export-task check-replay dashboard move-queue"
 )
 
 

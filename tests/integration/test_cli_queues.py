@@ -103,3 +103,9 @@ def test_cleanup_spares_events_that_nobody_claimed(database_url: str) -> None:
     table = invoke("cleanup", "--older-than", "0s", database=database_url).out.splitlines()
     assert table[1].split() == ["default", "0ms", "0", "0"]
     assert len(invoke("list-events", "--json", database=database_url).json()) == 1
+
+
+def test_a_queue_that_keeps_all_says_what_a_clean_up_by_hand_deletes(database_url: str) -> None:
+    by_hand = "`absurdctl cleanup`, run by hand, deletes here what ended more than 30d ago."
+    assert by_hand in invoke("set-queue", "default", database=database_url).out.splitlines()
+    assert by_hand not in invoke("set-queue", "default", "--keep-failed", "90d", database=database_url).out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,6 +11,8 @@ from psycopg import conninfo
 
 from absurd import schema
 from tests.cli import absurdctl, invoke, refused
+
+BASELINE = Path(__file__).parents[1] / "baselines" / "1.sql"
 
 
 def test_init_installs_once(empty_database_url: str) -> None:
@@ -29,14 +32,16 @@ def test_a_missing_schema_names_init(empty_database_url: str) -> None:
 
 
 def test_an_old_schema_names_migrate_and_a_new_one_the_package(database_url: str, conn: psycopg.Connection[Any]) -> None:
-    conn.execute("update absurd.schema_version set version = '0'")
+    conn.execute("drop schema absurd cascade")
+    conn.execute(BASELINE.read_text(encoding="utf-8").encode())
     done = absurdctl("schema-version", "--json", database=database_url, code=1)
-    assert done.json() == {"installed": "0", "required": schema.REQUIRED_VERSION, "fits": False}
+    assert done.json() == {"installed": "1", "required": schema.REQUIRED_VERSION, "fits": False}
     assert "absurdctl migrate" in done.err
     migrated = absurdctl("migrate", "--json", database=database_url).json()
-    assert (migrated["previous"], migrated["version"]) == ("0", schema.REQUIRED_VERSION)
+    assert (migrated["previous"], migrated["version"]) == ("1", schema.REQUIRED_VERSION)
     assert absurdctl("schema-version", database=database_url).out.split()[-1] == schema.REQUIRED_VERSION
     conn.execute("update absurd.schema_version set version = '999'")
+    conn.execute("create or replace function absurd.get_oldest_served_version() returns text language sql as $$ select '999' $$")
     assert "Upgrade the absurd package" in refused("migrate", database=database_url)
 
 

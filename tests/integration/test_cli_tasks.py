@@ -154,7 +154,30 @@ def test_a_cancelled_task_stays_cancelled_and_can_be_retried(database_url: str) 
     assert copy["task_id"] != task
 
 
-@pytest.mark.parametrize("command", ["show-task", "cancel-task", "retry-task"])
+def test_a_task_is_retried_from_a_step(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    task = spawn(database_url, "mail")["task_id"]
+    run = conn.execute("select run_id from absurd.claim_task('default', 'tester')").fetchone()
+    assert run is not None
+    for step in ("write", "send"):
+        conn.execute("select absurd.set_task_checkpoint_state('default', %s, %s, '1', %s)", (task, step, run[0]))
+    copy = invoke("retry-task", task, "--from-step", "send", "--json", database=database_url).json()
+    assert (copy["created"], copy["attempt"], copy["task_id"] != task) == (True, 1, True)
+    assert [point["step_name"] for point in shown(database_url, copy["task_id"])["checkpoints"]] == ["write"]
+    assert shown(database_url, task)["state"] == "running"
+    human = invoke("retry-task", task, "--from-step", "write", database=database_url).out
+    assert "Spawned a copy that goes on from step write: task " in human
+    assert 'no step "read"' in invoke("retry-task", task, "--from-step", "read", database=database_url, code=1).err
+    assert "--spawn-new" in invoke("retry-task", task, "--from-step", "send", "--spawn-new", database=database_url, code=2).err
+
+
+def test_a_delayed_task_is_run_now(database_url: str) -> None:
+    task = spawn(database_url, "mail", "--delay", "1h")["task_id"]
+    assert "is ready" in invoke("run-task-now", task, database=database_url).out
+    assert shown(database_url, task)["state"] == "pending"
+    assert "ready already" in invoke("run-task-now", task, database=database_url, code=1).err
+
+
+@pytest.mark.parametrize("command", ["show-task", "cancel-task", "retry-task", "run-task-now"])
 def test_an_unknown_task_is_an_error(database_url: str, command: str) -> None:
     task = str(uuid.uuid4())
     assert task in invoke(command, task, database=database_url, code=1).err

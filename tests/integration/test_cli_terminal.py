@@ -121,6 +121,7 @@ def test_a_table_fits_the_terminal_and_hides_nothing(database_url: str) -> None:
 
 def test_an_error_is_one_line_on_a_terminal(conn: psycopg.Connection[Any], database_url: str) -> None:
     conn.execute("update absurd.schema_version set version = '999'")
+    conn.execute("create or replace function absurd.get_oldest_served_version() returns text language sql as $$ select '999' $$")
     text, status = ended(terminal(database_url, "migrate", columns=400))
     assert status == 1
     assert CONTROL.sub("", text).strip().splitlines()[-1].startswith("Error: The schema absurd has version 999")

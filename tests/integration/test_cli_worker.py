@@ -135,6 +135,16 @@ def test_several_processes_are_started_and_stopped_together(database_url: str, t
     assert {"time", "level", "logger", "message"} <= set(lines[0])
 
 
+def test_processes_whose_supervisor_was_killed_stop_by_themselves(database_url: str, tmp_path: Path) -> None:
+    write_app(tmp_path)
+    with working(tmp_path, database_url, "--app", "shop:app", "--processes", "2") as process:
+        workers: Callable[[], Any] = lambda: invoke("list-workers", "--json", database=database_url).json()  # noqa: E731
+        wait_until(lambda: len(workers()) == 2, what="two workers")
+        process.kill()
+        wait_until(lambda: workers() == [], TIMEOUT, what="the end of both")
+    assert "is gone: stopping" in log_of(tmp_path)
+
+
 def test_ctrl_c_stops_a_worker_gracefully(database_url: str, tmp_path: Path) -> None:
     write_app(tmp_path)
     with working(tmp_path, database_url, "--app", "shop:app") as process:
