@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the server has answered everything that was asked
-Loss = Literal["statement", "answer"]
+Loss = Literal["statement", "answer", "half"]
+"""What is lost: the statement, its answer, or the second half of the answer."""
 
 
 @dataclass
@@ -43,6 +45,8 @@ class LossyProxy:
         self._target = conninfo_to_dict(url)
         self._rules: list[Rule] = []
         self._links: list[_Link] = []
+        self.delay = 0.0
+        """Seconds that everything which the server sends is late."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
         parts = {**self._target, "host": host, "port": port, "sslmode": "disable", "gssencmode": "disable"}
@@ -73,6 +77,13 @@ class LossyProxy:
         for link in links:
             link.close()
 
+    def half_close(self) -> int:
+        """Says on all connections that the server sends no more, though it still listens; how many there were."""
+        links, self._links = self._links, []
+        for link in links:
+            link.half_close()
+        return len(links)
+
     def __enter__(self) -> LossyProxy:
         return self
 
@@ -83,7 +94,7 @@ class LossyProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                self._links.append(_Link(client, self._connect(), self._rules))
+                self._links.append(_Link(client, self._connect(), self._rules, self))
 
     def _connect(self) -> socket.socket:
         host, port = str(self._target.get("host") or "127.0.0.1"), int(self._target.get("port") or 5432)
@@ -97,10 +108,12 @@ class LossyProxy:
 class _Link:
     """One connection through the proxy."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, rules: list[Rule]) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, rules: list[Rule], proxy: LossyProxy) -> None:
+        self._proxy = proxy
         self._client, self._server, self._rules = client, server, rules
         self._application = ""
         self._dropping = False
+        self._halving = False
         for work in (self._upward, self._downward):
             threading.Thread(target=work, daemon=True).start()
 
@@ -116,9 +129,12 @@ class _Link:
                     tail = b""
                     if rule.loss == "statement":
                         break
-                    self._dropping = True
+                    if rule.loss == "half":
+                        self._halving = True
+                    else:
+                        self._dropping = True
                 self._server.sendall(data)
-        if not self._dropping:
+        if not self._dropping and not self._halving:
             self.close()
 
     def _downward(self) -> None:
@@ -128,8 +144,18 @@ class _Link:
                     if READY in data:
                         break
                     continue
+                if self._halving:
+                    self._client.sendall(data[: len(data) // 2])
+                    break
+                if self._proxy.delay:
+                    time.sleep(self._proxy.delay)
                 self._client.sendall(data)
         self.close()
+
+    def half_close(self) -> None:
+        """Ends the way down to the client only."""
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Ends the connection on both sides."""
