@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "absurd" / "context" / "sync.py"
 TARGET = ROOT / "absurd" / "context" / "aio.py"
 CLIENT = ROOT / "absurd" / "client"
-CLIENT_MODULES = ("listeners", "subscriptions", "schedules", "triggers", "tokens")
+CLIENT_MODULES = ("listeners", "queues", "subscriptions", "schedules", "triggers", "tokens")
 UNCHANGED = "step"
 TRANSACTION = "    def transaction(self, name: str, fn: Callable[..., T], *args: Any, result_type: Any = None) -> T:"
 DECORATOR = "-> Callable[[Callable[P, T]], Callable[P, T]]"
@@ -61,6 +61,8 @@ def _method(text: str) -> str:
     if text.startswith(f"    @overload\n    def {UNCHANGED}("):
         return _overloads(text)
     text = text.replace("    def ", "    async def ", 1)
+    # In examples.
+    text = re.sub(r"\bctx\.(\w+)\(", r"await ctx.\1(", text)
     return re.sub(r"(?<!await )self\.(_drive|_spawn)\(", r"await self.\1(", text)
 
 
@@ -82,6 +84,8 @@ def translate_client(source: str, name: str) -> str:
     source = re.sub(r"\bclass (\w+Methods)\(", r"class Async\1(", source)
     source = source.replace("What ``Absurd`` ", "What ``AsyncAbsurd`` ")
     source = re.sub(r"(?m)^    def ", "    async def ", source)
+    # In examples.
+    source = re.sub(r"= app\.(\w+)\(", r"= await app.\1(", source)
     return re.sub(r"\bself\._run\(", "await self._run(", source)
 
 

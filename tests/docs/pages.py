@@ -7,6 +7,12 @@ One whose first line is ``# name.py`` is written to that file instead. In commen
 ``<!-- run -->``          the ``console`` block behind it is executed; lines without ``$`` are its output, ``…`` is anything
 ``<!-- background -->``   the same for a program that goes on; its lines are waited for
 ``<!-- prints -->``       the ``text`` block behind it is what the background program has printed meanwhile
+
+And in docs/tutorial.md, which is gone through from top to bottom (test_tutorial.py):
+
+``<!-- await -->``        as ``prints``, but other lines may come before
+``<!-- serve -->``        the ``console`` block behind it is started and answers requests
+``<!-- quit -->``         the background program is killed; ``<!-- stop -->``: it, and what serves, is ended by Ctrl-C
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+SIGNALS = ("quit", "stop")
 
 _PIECE = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```$|<!--(.*?)-->", re.MULTILINE | re.DOTALL)
 
@@ -51,6 +59,9 @@ def read_blocks(path: Path) -> list[Block]:
             first, _, rest = comment.strip().partition("\n")
             if first.strip() == "check":
                 blocks.append(Block("check", rest, line + 1))
+            if first.strip() in SIGNALS:
+                blocks.append(Block("signal", first.strip(), line))
+                first = ""
             word = first.strip() if first.strip().isalpha() else ""
             continue
         adjacent = len(blocks) - 1 if blocks and not page[end : match.start()].strip() else None
