@@ -1,7 +1,8 @@
 """Databases for tests: one throw-away server per test process, one fresh database per test.
 
 ``ABSURD_TEST_DATABASE_URL`` names a server to use instead (its role must be allowed to create databases), and
-``ABSURD_TEST_POSTGRES_BIN`` the PostgreSQL binaries to start. No test touches the user's own embedded server.
+``ABSURD_TEST_POSTGRES_BIN`` the PostgreSQL binaries to start; ``ABSURD_TEST_TEMPLATE`` a database of that server to copy instead
+of a new one with the schema. No test touches the user's own embedded server.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -25,6 +27,7 @@ from absurd.devdb.paths import socket_directory
 
 SERVER_URL_VARIABLE = "ABSURD_TEST_DATABASE_URL"
 BINARIES_VARIABLE = "ABSURD_TEST_POSTGRES_BIN"
+TEMPLATE_VARIABLE = "ABSURD_TEST_TEMPLATE"
 FAST_AND_UNSAFE = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -38,9 +41,13 @@ CALLERS_VARIABLES = (
     "ABSURD_POSTGRES_BIN",
     "ABSURD_API_KEY",
     "ABSURD_AMQP_URL",
+    "ABSURD_OTEL",
     "WEBHOOK_SECRET",
 )
 LIBPQ_VARIABLES = tuple(name for name in os.environ if name.startswith("PG"))
+
+# What the shared server may take in memory: its log of max_wal_size, and the largest test.
+MEMORY_BYTES = 8 * 2**30
 
 MakeServer = Callable[..., devdb.Server]
 
@@ -49,13 +56,25 @@ def _isolate() -> Path:
     """Nothing of the caller's environment reaches a test, and no test reaches the caller's server."""
     for name in (*CALLERS_VARIABLES, *LIBPQ_VARIABLES):
         os.environ.pop(name, None)
-    home = Path(tempfile.mkdtemp(prefix="absurd-test-", dir="/tmp"))
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        # A shell has its background jobs ignore them, and whatever they start; tests send them to what they start.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    home = Path(tempfile.mkdtemp(prefix="absurd-test-", dir=_fast_directory()))
     home.chmod(0o755)  # the account that the server of root may have to run as enters it too
     os.environ["ABSURD_HOME"] = str(home / "home")
     if BINARIES_VARIABLE in os.environ:
         os.environ["ABSURD_POSTGRES_BIN"] = os.environ[BINARIES_VARIABLE]
     atexit.register(_remove, home)
     return home
+
+
+def _fast_directory() -> str:
+    """Memory, where there is plenty: each test makes and deletes a database of 400 files, which a disk is slow for."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES:
+        return str(memory)
+    return "/tmp"
 
 
 def _remove(home: Path) -> None:
@@ -89,6 +108,9 @@ def server_url() -> str:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """The name of a database with the schema, which the tests' databases are copied from."""
+    if named := os.environ.get(TEMPLATE_VARIABLE):
+        yield named
+        return
     name = f"absurd_template_{uuid.uuid4().hex[:12]}"
     _create(server_url, name)
     with psycopg.connect(with_database(server_url, name), autocommit=True) as connection:

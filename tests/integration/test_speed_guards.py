@@ -131,13 +131,14 @@ def test_a_single_spawn_is_a_single_statement(counted: Conn, app: Absurd) -> Non
 def fill(conn: Conn) -> None:
     """A queue with many pending, sleeping and finished tasks."""
     # The sleepers have the higher priority: an index in claim order over both would walk past them.
+    # The runs' ids are in no order, as those of many clients.
     for state, due, priority in (("pending", "now()", 0), ("sleeping", "now() + interval '1 day'", 1)):
         conn.execute(
             f"""with made as (
                   insert into absurd.tasks (task_id, queue_name, task_name, params, spawned_at)
                   select absurd.make_id(), 'speed', 'noop', '{{}}', now() from generate_series(1, {ROWS}) returning task_id)
                 insert into absurd.runs (run_id, task_id, queue_name, state, attempt, available_at, priority)
-                select absurd.make_id(), task_id, 'speed', '{state}', 1, {due}, {priority} from made""".encode()
+                select gen_random_uuid(), task_id, 'speed', '{state}', 1, {due}, {priority} from made""".encode()
         )
     conn.execute(
         f"""insert into absurd.tasks (task_id, queue_name, task_name, params, spawned_at, outcome, result, finished_at)
