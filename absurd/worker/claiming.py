@@ -20,6 +20,8 @@ BUSY_CLAIMS = 3
 FULL_LOOK_INTERVAL = 1.0
 # The part of its time that a worker spends on full looks at most; they are cheap unless somebody holds an old snapshot.
 FULL_LOOK_SHARE = 0.05
+# Seconds until the next full look, whatever the last one took: it may have been the server that stood still.
+LONGEST_PAUSE = 30.0
 
 
 @dataclass(slots=True)
@@ -101,17 +103,17 @@ class Claims:
         after = None if full_look else place.after
         return queries.claim_runs(queue, self._options.worker_id, self._options.lease_seconds, free, after)
 
-    def took(self, runs: list[ClaimedRun]) -> bool:
-        """Takes note of what the claim on its way has found; whether that was less than it asked for."""
+    def took(self, runs: list[ClaimedRun], seconds: float) -> bool:
+        """Takes note of what the claim on its way has found in so many seconds; whether that was less than it asked for."""
         sent, self._sent = self._sent, None
         if sent is None:
             return False
         self.count += len(runs)
-        self.answer_seconds = time.monotonic() - sent.at
+        self.answer_seconds = seconds
         if telemetry.metrics is not None:
             telemetry.metrics.claimed(sent.queue, sent.limit, runs)
         short = len(runs) < sent.limit
-        self._remember(sent, runs, short)
+        self._remember(sent, runs, short, seconds)
         if short:
             self._full_claims = 0
             if not self.idle and not self._draining:
@@ -128,12 +130,14 @@ class Claims:
         if any(self._looking.values()):
             self._wake()
 
-    def _remember(self, sent: _Sent, runs: list[ClaimedRun], short: bool) -> None:
+    def _remember(self, sent: _Sent, runs: list[ClaimedRun], short: bool, seconds: float) -> None:
         place, now = self._places[sent.queue], time.monotonic()
         place.short = short
         place.after = next((run.next_after for run in reversed(runs) if run.next_after is not None), place.after)
         if sent.full_look:
-            pause = 0.0 if self._draining else (now - sent.at) / FULL_LOOK_SHARE
+            # By what the look itself took. While the server was away nobody looked, and then there is most to be found:
+            # runs that others had claimed become ready again, with places of long ago.
+            pause = 0.0 if self._draining else min(seconds / FULL_LOOK_SHARE, LONGEST_PAUSE)
             place.may_look_at = now + pause
             place.must_look_at = now + max(pause, FULL_LOOK_INTERVAL)
         elif short and place.timer is None:

@@ -249,9 +249,9 @@ class Engine:
             return None
         return self._claims.next(free)
 
-    def take_claimed(self, runs: list[ClaimedRun]) -> None:
+    def take_claimed(self, runs: list[ClaimedRun], seconds: float) -> None:
         """Starts what was claimed."""
-        if self._claims.took(runs):
+        if self._claims.took(runs, seconds):
             self._changed.set()
         for run in runs:
             self._start(run)

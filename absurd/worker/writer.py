@@ -70,8 +70,8 @@ class ClaimSource(Protocol):
     def wanted_claim(self, endings: int) -> Query[list[ClaimedRun]] | None:
         """The claim to send along with a batch that frees so many slots; ``None`` for none."""
 
-    def take_claimed(self, runs: list[ClaimedRun]) -> None:
-        """Receives what was claimed."""
+    def take_claimed(self, runs: list[ClaimedRun], seconds: float) -> None:
+        """Receives what was claimed, and how long the transaction that claimed it took."""
 
     def held(self) -> Sequence[Holder]:
         """The runs that are in the engine's hands."""
@@ -221,7 +221,10 @@ class Writer:
         """Commits a batch and hands out its answers, however often the connection breaks on the way."""
         while True:
             try:
+                await self._connection()
+                began = time.perf_counter()
                 answers, claimed = await self._commit(items, claim)
+                seconds = time.perf_counter() - began
                 break
             except psycopg.Error as error:
                 if self._conn is None or self._conn.broken or self._conn.closed or error.sqlstate == READ_ONLY:
@@ -241,7 +244,7 @@ class Writer:
         if failpoints.hook is not None:
             failpoints.hook("writer.answered", self)
         if claim is not None:
-            self._source.take_claimed(claimed)
+            self._source.take_claimed(claimed, seconds)
 
     async def _commit(
         self, items: Sequence[Item], claim: Query[list[ClaimedRun]] | None
@@ -300,7 +303,7 @@ class Writer:
                 item.future.set_exception(problem)
         if claim is not None:
             logger.error("a claim was refused: %s", problem)
-            self._source.take_claimed([])
+            self._source.take_claimed([], 0.0)
             await asyncio.sleep(RECONNECT_DELAYS[1])
 
     def _warn_put_off(self, item: Item, problem: Exception) -> None:

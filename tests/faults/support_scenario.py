@@ -93,4 +93,13 @@ class Load:
         self._stop.set()
         self._thread.join(60)
         assert not self._problems
-        return [handle.result(90) for handle in self.acknowledged]
+        return [self._result(handle) for handle in self.acknowledged]
+
+    def _result(self, handle: Any) -> Any:
+        try:
+            return handle.result(90)
+        except TimeoutError as error:
+            with psycopg.connect(self.play.url, autocommit=True) as conn:
+                for table in ("runs", "waits", "attempts", "workers"):
+                    error.add_note(f"{table}: {conn.execute(f'select * from absurd.{table}'.encode()).fetchall()}")
+            raise

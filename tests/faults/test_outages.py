@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,37 @@ def _may_connect(url: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def test_a_sleeper_whose_time_came_during_an_outage_does_not_wait_for_as_long_again(
+    crash_server: devdb.Server, crash_url: str
+) -> None:
+    _install(crash_url)
+    with ChaosProxy(crash_url) as proxy:
+        play = Play(proxy.url, "async")
+
+        @play.task("sleeper")
+        async def sleeper(n: int, ctx: Any) -> int:
+            await ctx.sleep_for(2)
+            return n
+
+        @play.task("quick")
+        async def quick(n: int, ctx: Any) -> int:
+            return n
+
+        with play.worker(poll_interval=0.2):
+            late = play.spawn("sleeper", 1)
+            with psycopg.connect(crash_url, autocommit=True) as conn:
+                wait_until(lambda: count(conn, "select count(*) from absurd.runs where state = 'sleeping'") == 1)
+            # A claim, which is a look at the whole queue, waits for its answer all the time.
+            proxy.freeze()
+            crash_server.restart("immediate")
+            time.sleep(5)
+            with psycopg.connect(crash_url) as conn:
+                # The sleeper becomes ready a little later than the claims have got past the time at which it was due.
+                conn.execute("select from absurd.runs for update")
+                proxy.thaw()
+                assert play.spawn("quick", 2).result(30) == 2
+            assert late.result(10) == 1
+        play.close()
+    record(FAULT, ["one end", "recovery"], tasks=2)

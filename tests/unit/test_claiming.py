@@ -22,13 +22,13 @@ class Play:
         self.idle: list[bool] = []
         self.claims = Claims(WorkerOptions(queues=tuple(queues)), lambda: None, self.idle.append)
 
-    def claim(self, found: int, free: int = 2, took: float = 0.001) -> tuple[str, bool]:
-        """One claim that is answered with so many runs: its queue, and whether it was a full look."""
+    def claim(self, found: int, free: int = 2, took: float = 0.001, outage: float = 0.0) -> tuple[str, bool]:
+        """One claim that is answered with so many runs, after an outage: its queue, and whether it was a full look."""
         query = self.claims.next(free)
         assert query is not None
         queue, _, _, _, after = query.args
-        self.now += took
-        self.claims.took([_run(queue, "place" if n == found - 1 else None) for n in range(found)])
+        self.now += outage + took
+        self.claims.took([_run(queue, "place" if n == found - 1 else None) for n in range(found)], took)
         return queue, after is None
 
     def monotonic(self) -> float:
@@ -70,6 +70,20 @@ def test_full_looks_that_are_slow_become_rare(play: Play) -> None:
     play.now += 19.9
     assert not play.claim(2)[1]
     play.now += 0.2
+    assert play.claim(2)[1]
+
+
+def test_an_outage_does_not_put_off_full_looks(play: Play) -> None:
+    assert play.claim(2, outage=60)[1]
+    play.now += 1.1
+    assert play.claim(2)[1]
+
+
+def test_full_looks_go_on_however_slow_the_last_one_was(play: Play) -> None:
+    assert play.claim(2, took=60)[1]
+    play.now += 29.8
+    assert not play.claim(2)[1]
+    play.now += 0.3
     assert play.claim(2)[1]
 
 

@@ -31,11 +31,11 @@ class PairedEngine(Engine):
             return None
         return super().wanted_claim(endings)
 
-    def take_claimed(self, runs: list[ClaimedRun]) -> None:
+    def take_claimed(self, runs: list[ClaimedRun], seconds: float) -> None:
         """Takes note of what has moved."""
         for run in runs:
             self.moves.claimed(run.run_id, self.worker_id)
-        super().take_claimed(runs)
+        super().take_claimed(runs, seconds)
 
     @property
     def takes_part(self) -> bool:
