@@ -60,7 +60,7 @@ def _isolate() -> Path:
         # A shell has its background jobs ignore them, and whatever they start; tests send them to what they start.
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    home = Path(tempfile.mkdtemp(prefix="absurd-test-", dir=_fast_directory()))
+    home = Path(tempfile.mkdtemp(prefix="absurd-test-", dir=fast_directory()))
     home.chmod(0o755)  # the account that the server of root may have to run as enters it too
     os.environ["ABSURD_HOME"] = str(home / "home")
     if BINARIES_VARIABLE in os.environ:
@@ -69,7 +69,7 @@ def _isolate() -> Path:
     return home
 
 
-def _fast_directory() -> str:
+def fast_directory() -> str:
     """Memory, where there is plenty: each test makes and deletes a database of 400 files, which a disk is slow for."""
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES:
@@ -154,7 +154,7 @@ def empty_conn(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
     """A directory with a path short enough for a socket, that every user may enter; servers in it are stopped at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir=fast_directory()))
     directory.chmod(0o755)
     yield directory
     for data in directory.rglob("data"):

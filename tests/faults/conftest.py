@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from absurd import devdb
-from tests.conftest import with_database
+from tests.conftest import fast_directory, with_database
 
 # What a process has written survives its crash without these; only the machine's would need them. It starts and recovers sooner.
 SETTINGS = {"fsync": "off", "full_page_writes": "off"}
@@ -21,7 +21,7 @@ SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 @pytest.fixture(scope="session")
 def crash_server() -> Iterator[devdb.Server]:
     """A server that tests stop and crash. One for all tests of a process, each of which finds it running."""
-    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir=fast_directory()))
     directory.chmod(0o755)
     server = devdb.Server(directory / "crash", settings=SETTINGS)
     server.start()

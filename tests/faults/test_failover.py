@@ -21,6 +21,7 @@ import pytest
 from absurd import TaskHandle
 from absurd.errors import DatabaseUnavailableError, TaskNotFoundError
 from absurd.worker import leases
+from tests.conftest import fast_directory
 from tests.faults.programs.field import SERVER
 from tests.faults.programs.generator import make_programs
 from tests.faults.report import record
@@ -43,7 +44,7 @@ WRITERS_THAT_WAIT = f"select count(*) from ({WAITING} and application_name = 'ab
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Cluster]:
     """A primary with its synchronous standby, in this state again after each test."""
-    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="absurd-", dir=fast_directory()))
     directory.chmod(0o755)
     found = Cluster(directory, SERVER)
     with psycopg.connect(found.primary.url(), autocommit=True) as conn:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import fast_directory
 from tests.faults import kinds as faults
 from tests.faults.conftest import SETTINGS
 from tests.faults.kinds import FAULTS, Fault
@@ -51,7 +52,7 @@ SERVER = (faults.Restart, faults.Down, faults.Delay, faults.Silence)
 @pytest.fixture(scope="module")
 def field_() -> Iterator[Field]:
     """Server, proxy, workers and clients, for all tests here."""
-    directory = Path(tempfile.mkdtemp(prefix="field-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="field-", dir=fast_directory()))
     directory.chmod(0o755)
     with Field(directory, binaries=os.environ.get("ABSURD_TEST_POSTGRES_BIN"), server=SETTINGS) as field:
         yield field

@@ -19,6 +19,7 @@ from absurd import Absurd, DatabaseError, QueueNotFoundError
 from absurd.moving import Move, move_queues
 from scripts import build_plproxy
 from tests.cli import ROOT
+from tests.conftest import fast_directory
 from tests.support import wait_until
 from tests.support_plproxy import NAMES, Routed, apply_again, routed_servers
 
@@ -28,7 +29,7 @@ SURFACE = ROOT / "docs" / "sql.md"
 
 @pytest.fixture(scope="module")
 def routed() -> Iterator[Routed]:
-    directory = Path(tempfile.mkdtemp(prefix="absurd-proxy-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="absurd-proxy-", dir=fast_directory()))
     directory.chmod(0o755)
     try:
         with routed_servers(directory) as routed:
