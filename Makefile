@@ -36,11 +36,11 @@ demo: $(STAMP) ## Run the order workflow from spawn to delivery on an embedded P
 test: $(STAMP) ## Run all tests, or those in TESTS="path or options"
 	@$(PY) -m pytest -n $(WORKERS) $(TESTS)
 
-# Two processes more than otherwise: many of these tests wait.
+# Two processes more than otherwise, for many of these tests wait.
 faults: $(STAMP) ## Attack every promise: all of tests/faults, less than ten minutes; TESTS="path or options" for a part
 	@$(PY) -m tests.faults.report --clear
 	@ABSURD_FAULTS_SEED=$(SEED) $(PY) -m pytest -n $$(($(WORKERS) + 2)) --dist worksteal -m "not short" $(or $(TESTS),tests/faults)
-	@$(if $(TESTS),,$(PY) -m pytest -n $$(($(WORKERS) + 1)) --dist worksteal -p tests.faults.suspend_everywhere $(SUSPENDED))
+	@$(if $(TESTS),,$(PY) -m pytest -n $$(($(WORKERS) + 2)) --dist worksteal -p tests.faults.suspend_everywhere $(SUSPENDED))
 	@$(PY) -m tests.faults.report
 
 soak: $(STAMP) ## Random programs under random faults for MINUTES=60
