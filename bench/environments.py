@@ -24,9 +24,10 @@ def python_of(system: str) -> Path:
 
 def make_all(systems: Sequence[str]) -> dict[str, str]:
     """Makes the environments that are missing, several at a time; why one could not be made, by system."""
+    owners = list(dict.fromkeys(_owner(system) for system in systems))
     with ThreadPoolExecutor(4) as pool:
-        problems = dict(zip(systems, pool.map(_make, systems), strict=True))
-    return {system: problem for system, problem in problems.items() if problem}
+        problems = dict(zip(owners, pool.map(_make, owners), strict=True))
+    return {system: problem for system in systems if (problem := problems[_owner(system)])}
 
 
 def versions(system: str) -> dict[str, str]:
@@ -38,8 +39,12 @@ def versions(system: str) -> dict[str, str]:
 
 
 def _directory(system: str) -> Path:
-    # The bare INSERT needs what this library needs.
-    return CACHE / ("absurd" if system == "bare" else system)
+    return CACHE / _owner(system)
+
+
+def _owner(system: str) -> str:
+    """The bare INSERT needs what this library needs, and has its environment."""
+    return "absurd" if system == "bare" else system
 
 
 def _make(system: str) -> str:
@@ -49,8 +54,6 @@ def _make(system: str) -> str:
     wanted = hashlib.sha256(json.dumps([list(packages), sys.version]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return ""
-    if system == "bare":
-        return _make("absurd")
     print(f"installing {' '.join(packages)}", file=sys.stderr)
     try:
         _run([sys.executable, "-m", "venv", str(directory)])

@@ -47,7 +47,9 @@ class Pool:
     def _start(self) -> None:
         self._idle: list[tuple[Connection, float]] = []
         self._lock = threading.Lock()
-        self._free = threading.BoundedSemaphore(self._max_size)
+        # How many connections are out, and who waits for one: a semaphore would be a second lock.
+        self._used = 0
+        self._freed = threading.Condition(self._lock)
         self._closed = False
         # At interpreter exit or when the pool is forgotten: the connections end properly, and nothing is waited for.
         self._finalizer = weakref.finalize(self, finish_all, self._idle)
@@ -61,7 +63,8 @@ class Pool:
         patience = Patience(repeatable=query.repeatable)
         while True:
             try:
-                with self.connection(checked=not query.repeatable) as conn:
+                conn = self._borrow(checked=not query.repeatable)
+                try:
                     if patience.may_have_happened:
                         run(conn, await_standby())
                     patience.sent = True
@@ -69,6 +72,11 @@ class Pool:
                     if failpoints.hook is not None:
                         failpoints.hook("pool.committed", query)
                     return answer
+                except Exception as error:
+                    _leave_standby(conn, error)
+                    raise
+                finally:
+                    self._give_back(conn)
             except AbsurdError as error:
                 if not self._reached:
                     raise
@@ -80,55 +88,69 @@ class Pool:
 
         ``checked`` asks an idle connection for a sign of life before it is handed out.
         """
-        if not self._free.acquire(timeout=LIMIT):
-            raise DatabaseUnavailableError(
-                f"all {self._max_size} connections to {mask(self.url)} have been in use for {LIMIT:.0f} s; raise pool_size"
-            )
+        conn = self._borrow(checked)
         try:
-            conn = self._take(checked)
-            try:
-                yield conn
-            except Exception as error:
-                if is_read_only(error):
-                    conn.close()  # the next one may find the primary
-                raise
-            finally:
-                self._give_back(conn)
+            yield conn
+        except Exception as error:
+            _leave_standby(conn, error)
+            raise
         finally:
-            self._free.release()
+            self._give_back(conn)
 
-    def _take(self, checked: bool) -> Connection:
+    def _borrow(self, checked: bool) -> Connection:
+        with self._lock:
+            if self._used >= self._max_size and not self._freed.wait_for(lambda: self._used < self._max_size, LIMIT):
+                raise DatabaseUnavailableError(
+                    f"all {self._max_size} connections to {mask(self.url)} have been in use for {LIMIT:.0f} s; raise pool_size"
+                )
+            self._used += 1
+            conn = self._idle.pop()[0] if self._idle else None
+        try:
+            return self._take(conn, checked)
+        except BaseException:
+            with self._lock:
+                self._free_one()
+            raise
+
+    def _take(self, conn: Connection | None, checked: bool) -> Connection:
         if self._closed:
+            if conn is not None:
+                conn.close()
             raise DatabaseUnavailableError(f"the client of {mask(self.url)} has been closed; make a new one")
-        while (conn := self._pop()) is not None:
+        while conn is not None:
             if not checked or _is_alive(conn):
                 return conn
             self._discard_idle()
+            with self._lock:
+                conn = self._idle.pop()[0] if self._idle else None
         conn = connect(self.url, application_name=self._application_name)
         self._reached = True
         return conn
 
-    def _pop(self) -> Connection | None:
-        with self._lock:
-            return self._idle.pop()[0] if self._idle else None
+    def _free_one(self) -> None:
+        """Lets the next one have a connection. To be called with the lock held."""
+        self._used -= 1
+        self._freed.notify()
 
     def _give_back(self, conn: Connection) -> None:
-        if not _is_reusable(conn):
+        reusable, old = _is_reusable(conn), []
+        if not reusable:
             conn.close()
-            # What broke this one has most likely broken the others too.
-            self._discard_idle()
-            return
         now = time.monotonic()
         with self._lock:
-            # The last used comes first, so that the oldest stand in front and grow cold.
-            self._idle.append((conn, now))
-            cold = 0
-            while self._idle[cold][1] < now - MAX_IDLE:
-                cold += 1
-            old, self._idle[:cold] = self._idle[:cold], []
-        for conn, _ in old:
-            conn.close()
-        if self._closed:
+            self._free_one()
+            if reusable:
+                # The last used comes first, so that the oldest stand in front and grow cold.
+                self._idle.append((conn, now))
+                cold = 0
+                while self._idle[cold][1] < now - MAX_IDLE:
+                    cold += 1
+                if cold:
+                    old, self._idle[:cold] = self._idle[:cold], []
+        for one, _ in old:
+            one.close()
+        if not reusable or self._closed:
+            # What broke this one has most likely broken the others too.
             self._discard_idle()
 
     def _discard_idle(self) -> None:
@@ -149,6 +171,12 @@ class Pool:
         inherited.append(self._idle)
         self._start()
         self._closed = closed
+
+
+def _leave_standby(conn: Connection, error: Exception) -> None:
+    """Closes a connection whose server only reads: the next one may find the primary."""
+    if is_read_only(error):
+        conn.close()
 
 
 def _is_alive(conn: Connection) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from absurd.errors import AbsurdError, InvalidOptionError, PayloadTooLargeError, QueueNotFoundError
 from absurd.queries.arrays import Jsonbs, Jsons, Texts, Uuids
@@ -16,12 +17,14 @@ from absurd.spawn_tasks(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::json
 
 def spawn_one(request: SpawnRequest) -> Query[Spawned]:
     """Spawns a task. Repeatable, for the ids are fixed in the request. Its decoder raises when the request was refused."""
+    # No row says that all is as it was asked for: one is not worth its way, and reading it.
     sql = """
-        select task_id, run_id, attempt, created, status, message
-        from absurd.spawn_one(%s, %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)"""
+        select json_build_array(task_id, run_id, attempt, created, status, message)
+        from absurd.spawn_one(%s, %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)
+        where not created"""
     r = request
     args = (r.queue_name, r.task_id, r.run_id, r.task_name, r.params, r.headers, r.options, r.idempotency_key)
-    return Query(sql, args, lambda rows: _decode(rows)[0])
+    return Query(sql, args, lambda rows: _decode_one(rows) if rows else Spawned(r.task_id, r.run_id, 1, True))
 
 
 def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
@@ -40,6 +43,14 @@ def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
         Texts(r.idempotency_key for r in requests),
     )
     return Query(_SPAWN, args, _decode)
+
+
+def _decode_one(rows: list[Row]) -> Spawned:
+    ((answer,),) = rows
+    task_id, run_id, attempt, created, status, message = answer
+    if status != "ok":
+        raise _refusal(status, message)
+    return Spawned(UUID(task_id), UUID(run_id), attempt, created)
 
 
 def _decode(rows: list[Row]) -> list[Spawned]:
