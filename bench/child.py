@@ -29,10 +29,12 @@ class Marks:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._seen: list[tuple[str, int, float]] = []
+        self.begun = 0
 
     def mark(self, what: str, index: int) -> None:
         """Notes the moment; the first one is told at once."""
         self._seen.append((what, index, time.monotonic()))
+        self.begun += what == "start"
         if len(self._seen) == 1:
             self._say({"first": self._seen[0][2]})
 
@@ -98,6 +100,8 @@ def handle(adapter: Adapter, marks: Marks, command: dict[str, Any]) -> Any:
             return time.monotonic()
         case "marks":
             return marks.take()
+        case "begun":
+            return marks.begun
         case "count_marks":
             return marks.count(command["what"])
         case other:

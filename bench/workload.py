@@ -121,6 +121,7 @@ def drain(cell: Cell, count: int, already: int, settings: Mapping[str, Any]) -> 
     before, began = cell.wait_both(already, count)
     if before > already:
         processors = cell.processors()
+    cell.wait_begun(count)
     finished, ended = cell.wait_finished(already + count)
     used = cell.processors().since(processors)
     for worker in list(cell.workers):
