@@ -132,7 +132,7 @@ class Cell:
         changed = time.monotonic()
         while begun < count and time.monotonic() < min(deadline, changed + 1.0):
             time.sleep(LOOK_SECONDS)
-            now = sum(int(worker.ask("begun")) for worker in self.workers)
+            now = sum(int(worker.ask("count_marks", what="start")) for worker in self.workers)
             if now > begun:
                 begun, changed = now, time.monotonic()
 

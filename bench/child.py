@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,23 +30,24 @@ class Marks:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._seen: list[tuple[str, int, float]] = []
-        self.begun = 0
+        self._counts: Counter[str] = Counter()
 
     def mark(self, what: str, index: int) -> None:
         """Notes the moment; the first one is told at once."""
         self._seen.append((what, index, time.monotonic()))
-        self.begun += what == "start"
+        self._counts[what] += 1
         if len(self._seen) == 1:
             self._say({"first": self._seen[0][2]})
 
     def take(self) -> list[tuple[str, int, float]]:
         """What was noted since the last call."""
         taken, self._seen[:] = list(self._seen), []
+        self._counts.clear()
         return taken
 
     def count(self, what: str) -> int:
-        """How often something was noted."""
-        return sum(1 for mark in list(self._seen) if mark[0] == what)
+        """How often something was noted since then."""
+        return self._counts[what]
 
 
 def send(descriptor: int, answer: dict[str, Any]) -> None:
@@ -100,8 +102,6 @@ def handle(adapter: Adapter, marks: Marks, command: dict[str, Any]) -> Any:
             return time.monotonic()
         case "marks":
             return marks.take()
-        case "begun":
-            return marks.begun
         case "count_marks":
             return marks.count(command["what"])
         case other:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from bench.cell import Cell, Variant
 from bench.workload import Figures, Scale, Workload, drain_once, warm_up_by_drain
 
-
 # The count of what is finished, at the beginning of a drain, takes its time from it beside many rows: a small part of a long one.
 LONGER = 4
 
