@@ -31,6 +31,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies how long each figure is measured (1 is 1.2 s)")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the large tables (100000)")
+    parser.add_argument(
+        "--snapshot", type=float, default=0, metavar="SECONDS", help="hold a snapshot open under load for so long, too (0: not)"
+    )
     parser.add_argument("--minutes", type=float, default=5.0, help="after these, further workloads get one round only (5)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument(
@@ -65,11 +68,11 @@ def wanted(only: Sequence[str] | None, system: str, workload: str) -> bool:
 
 def measure(options: argparse.Namespace) -> results.Results:
     """Installs, measures and saves."""
-    workloads = load_all()
+    workloads = [workload for workload in load_all() if options.snapshot or workload.name != "snapshot_long"]
     systems = [name for name in NAMES if any(wanted(options.only, name, workload.name) for workload in workloads)]
     missing = environments.make_all(systems)
     pairs = chosen(options.only, workloads, [name for name in systems if name not in missing])
-    scale = Scale(seconds=1.2 * options.scale, rows=options.rows)
+    scale = Scale(seconds=1.2 * options.scale, rows=options.rows, snapshot_seconds=options.snapshot)
     LOG.parent.mkdir(parents=True, exist_ok=True)
     LOG.write_text("")
     with server.databases(options.directory) as databases:

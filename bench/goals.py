@@ -74,6 +74,7 @@ GOALS: Sequence[Goal] = (
     Goal("beside many sleeping tasks, by empty tables", 0.9, True, "×", _own("beside_sleeping", "ratio")),
     Goal("beside many finished tasks, by empty tables", 0.9, True, "×", _own("beside_finished", "ratio")),
     Goal("while a snapshot is held open, by without", 0.7, True, "×", _own("snapshot", "ratio")),
+    Goal("after a snapshot has been held open for long, by before", 0.7, True, "×", _own("snapshot_long", "ratio")),
     Goal("worker at rest: processor", 1, False, "% of a core", _own("rest", "percent")),
     Goal("worker at rest: statements", 5, False, "/s", _own("rest", "statements_per_s")),
     Goal("import", 150, False, "ms", _own("import", "ms")),

@@ -19,6 +19,8 @@ class Scale:
 
     seconds: float = 1.2
     rows: int = 100_000
+    # How long a snapshot is held open in the one measurement that is about that; 0 leaves it out.
+    snapshot_seconds: float = 0.0
     rates: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def tasks(self, workload: str, variant: Variant, guess: int) -> int:
