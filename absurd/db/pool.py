@@ -133,25 +133,31 @@ class Pool:
         self._freed.notify()
 
     def _give_back(self, conn: Connection) -> None:
-        reusable, old = _is_reusable(conn), []
-        if not reusable:
-            conn.close()
-        now = time.monotonic()
-        with self._lock:
-            self._free_one()
-            if reusable:
-                # The last used comes first, so that the oldest stand in front and grow cold.
-                self._idle.append((conn, now))
-                cold = 0
-                while self._idle[cold][1] < now - MAX_IDLE:
-                    cold += 1
-                if cold:
-                    old, self._idle[:cold] = self._idle[:cold], []
+        reusable = False
+        try:
+            reusable = _is_reusable(conn)
+            if not reusable:
+                conn.close()
+        finally:
+            with self._lock:
+                self._free_one()
+                old = self._keep(conn) if reusable else []
         for one, _ in old:
             one.close()
         if not reusable or self._closed:
             # What broke this one has most likely broken the others too.
             self._discard_idle()
+
+    def _keep(self, conn: Connection) -> list[tuple[Connection, float]]:
+        """Puts a connection with the idle ones; those that have grown cold, to be closed. To be called with the lock held."""
+        now = time.monotonic()
+        # The last used comes first, so that the oldest stand in front.
+        self._idle.append((conn, now))
+        cold = 0
+        while self._idle[cold][1] < now - MAX_IDLE:
+            cold += 1
+        old, self._idle[:cold] = self._idle[:cold], []
+        return old
 
     def _discard_idle(self) -> None:
         with self._lock:
