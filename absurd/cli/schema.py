@@ -62,11 +62,11 @@ def migrate(session: Session, roles: Roles = False) -> None:
 
 
 def _make_roles(session: Session) -> dict[str, list[str]]:
-    """Makes the roles; says so, and what of it is worth a thought."""
+    """Makes the roles that are missing; says so, and what of it is worth a thought."""
     owner = schema.create_roles(session.connection)
     if not session.out.as_json:
         session.out.line(
-            f"Made the roles {', '.join(schema.ROLES)}; give one to a login role with: grant {schema.ROLES[0]} to app"
+            f"The roles {', '.join(schema.ROLES)} are there; give one to a login role with: grant {schema.ROLES[0]} to app"
         )
     if owner is not None:
         session.out.note(
