@@ -74,6 +74,18 @@ _OWNERS_HINT = (
     "to own it and may create it in the database; see docs/security.md."
 )
 
+# Why no connection was made, as the server or libpq words it in English, and what to do. Elsewhere the general advice has to do.
+_CAUSES = tuple(
+    (re.compile(cause), advice)
+    for cause, advice in (
+        (r"password authentication failed|no password supplied", "Correct the role or its password"),
+        (r'FATAL: +database ".*" does not exist', "Create the database, or correct its name"),
+        (r'FATAL: +role ".*" does not exist', "Create the role, or correct its name"),
+        (r"session is read-only", "No server takes writes now: wait until one is promoted, or correct the hosts"),
+        (r"could not translate host name|Name or service not known", "Correct the name of the host"),
+    )
+)
+
 _HINTS = {
     "25P02": "Roll the transaction back first: an earlier statement in it failed.",
     "25006": "The session or the server is read-only; a standby cannot take tasks. Connect to the primary.",
@@ -146,13 +158,19 @@ def _translate(error: psycopg.Error, place: str) -> errors.AbsurdError:
         )
     if _is_unavailable(error, state):
         return errors.DatabaseUnavailableError(
-            f"PostgreSQL{place} cannot be reached: {message}. Start it, or correct host, port, database and role in the URL that "
+            f"PostgreSQL{place} cannot be reached: {message}. {_advice(message)} in the URL that "
             "was given (as an argument, in ABSURD_DATABASE_URL or in PGDATABASE)."
         )
     if isinstance(error, psycopg.DataError) and not state:
         return errors.SerializationError(f"a value cannot be sent to PostgreSQL: {message}")
     hint = _OWNERS_HINT if state == _DENIED and _OWNERS.match(message) else _HINTS.get(state, error.diag.message_hint)
     return errors.DatabaseError(_with_hint(f"PostgreSQL{place} refused a statement: {message}", hint))
+
+
+def _advice(message: str) -> str:
+    return next(
+        (advice for cause, advice in _CAUSES if cause.search(message)), "Start it, or correct host, port, database and role"
+    )
 
 
 def _is_unavailable(error: psycopg.Error, state: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from absurd.db import AsyncPool, Pool, async_pool, pool
 from absurd.errors import DatabaseError, DatabaseUnavailableError
@@ -273,3 +274,16 @@ def test_an_error_of_the_server_is_not_repeated(database_url: str, conn: psycopg
     # A sequence keeps its value when a statement fails.
     assert connections.run(Query("select last_value from tries", (), scalar)) == 1
     connections.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"dbname": "nowhere"}, "Create the database, or correct its name in the URL that was given"),
+        ({"user": "nobody_knows"}, "Create the role, or correct its name in the URL that was given"),
+        ({"port": "1"}, "Start it, or correct host, port, database and role in the URL that was given"),
+    ],
+)
+def test_who_cannot_connect_is_told_what_to_correct(database_url: str, changes: dict[str, str], advice: str) -> None:
+    with pytest.raises(DatabaseUnavailableError, match=advice):
+        Pool(make_conninfo(database_url, **changes)).run(PID)
