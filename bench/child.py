@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,7 +29,8 @@ class Marks:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._seen: list[tuple[str, int, float]] = []
+        # Of a load that goes on for minutes, the last million; they are counted all the same.
+        self._seen: deque[tuple[str, int, float]] = deque(maxlen=1_000_000)
         self._counts: Counter[str] = Counter()
 
     def mark(self, what: str, index: int) -> None:
@@ -41,7 +42,8 @@ class Marks:
 
     def take(self) -> list[tuple[str, int, float]]:
         """What was noted since the last call."""
-        taken, self._seen[:] = list(self._seen), []
+        taken = list(self._seen)
+        self._seen.clear()
         self._counts.clear()
         return taken
 

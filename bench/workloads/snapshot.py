@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +10,14 @@ from dataclasses import dataclass
 import psycopg
 
 from bench.cell import Cell, Variant
+from bench.processes import Child
 from bench.workload import Figures, Scale, Workload, drain_once, warm_up_by_drain
 
 # So many times the tasks of the other drains: what does not go away has to pile up.
 TIMES = 3
+# Of the long form: how long each rate is measured, and how many tasks are ready at most.
+WINDOW_SECONDS = 20.0
+READY = 40_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Snapshot(Workload):
 
 @dataclass(frozen=True)
 class LongSnapshot(Workload):
-    """The same under load for as long as the scale says: the last three drains are compared with the one before.
+    """Under load for as long as the scale says: tasks are spawned and run at once; its last seconds and those before it.
 
     Of this library only: what the others do is seen in the short form, and ten minutes of each would take an hour.
     """
@@ -45,16 +48,39 @@ class LongSnapshot(Workload):
         """See ``Workload``."""
         if not scale.snapshot_seconds:
             raise LookupError("it is measured with --snapshot SECONDS only")
-        count = warm_up_by_drain(cell, scale) * TIMES
-        free = drain_once(cell, count, first=1_000_000)
+        cell.load_workers()
+        cell.go()
+        load = _Load(cell, cell.producer())
+        load.go_on(WINDOW_SECONDS / 2)
+        free = load.go_on(WINDOW_SECONDS)
         with _snapshot(cell):
-            began, drains = time.monotonic(), []
-            while time.monotonic() < began + scale.snapshot_seconds:
-                drains.append(drain_once(cell, count, first=(len(drains) + 2) * 1_000_000))
-            held = time.monotonic() - began
-        rate = statistics.median(drain["rate"] for drain in drains[-3:])
-        figures = {"free_rate": free["rate"], "ratio": rate / free["rate"], "held_seconds": held, "drains": float(len(drains))}
-        return {**drains[-1], **figures, "rate": rate}
+            load.go_on(scale.snapshot_seconds - WINDOW_SECONDS)
+            held = load.go_on(WINDOW_SECONDS)
+        figures = {"tasks": float(cell.finished()), "held_seconds": scale.snapshot_seconds}
+        return {"rate": held, "free_rate": free, "ratio": held / free, **figures}
+
+
+class _Load:
+    """Spawns in bulk as fast as the workers finish: never more than a few seconds of work are ready."""
+
+    def __init__(self, cell: Cell, producer: Child) -> None:
+        self._cell = cell
+        self._producer = producer
+        self.spawned = 0
+
+    def go_on(self, seconds: float) -> float:
+        """Goes on for so long; the rate at which handlers began."""
+        began, first = time.monotonic(), self._begun()
+        while time.monotonic() < began + seconds:
+            if self.spawned - self._begun() > READY:
+                time.sleep(0.02)
+                continue
+            self._producer.ask("spawn_many", task="noop", first=self.spawned, count=READY // 4, fixed={}, size=0)
+            self.spawned += READY // 4
+        return (self._begun() - first) / (time.monotonic() - began)
+
+    def _begun(self) -> int:
+        return sum(int(worker.ask("count_marks", what="start")) for worker in self._cell.workers)
 
 
 @contextmanager
@@ -68,5 +94,5 @@ def _snapshot(cell: Cell) -> Iterator[None]:
 
 WORKLOADS = [
     Snapshot("snapshot", "no-op drain while a snapshot is held open", max_rounds=3),
-    LongSnapshot("snapshot_long", "no-op drain after a snapshot has been held open for long", max_rounds=1),
+    LongSnapshot("snapshot_long", "no-op tasks spawned and run, after a snapshot has been held open for long", max_rounds=1),
 ]
