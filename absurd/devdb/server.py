@@ -250,8 +250,9 @@ class Server:
     def _remove_stale_locks(self, sockets: Path) -> None:
         """No server runs, as its process name and directory showed; PostgreSQL itself looks at the number only."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-            (sockets / name).unlink(missing_ok=True)
+        # Of whatever port: the settings may name another one. The directory is this server's alone.
+        for stale in sockets.glob(".s.PGSQL.*"):
+            stale.unlink(missing_ok=True)
 
     def _prepare_log(self, account: Account) -> int:
         """Set a long log aside, make sure that the account can write one, and return where its next line will be."""

@@ -149,6 +149,16 @@ def test_a_stale_pid_file_with_the_number_of_a_stranger_is_not_believed(
     assert devdb.status().pid != pid
 
 
+def test_a_stale_lock_of_a_socket_is_not_believed_whatever_its_port(make_server: MakeServer) -> None:
+    server = make_server({"port": "5439"})
+    server.stop()
+    # The number of a killed server, which is a zombie or somebody else by now.
+    lock = server.directory / "run" / ".s.PGSQL.5439.lock"
+    lock.write_text(f"{os.getpid()}\n{server.data}\n1\n5439\n{server.directory / 'run'}\n\n")
+    server.start()
+    assert server.running
+
+
 def test_ensure_waits_for_the_end_of_a_server_that_is_being_stopped(home: Path) -> None:
     with ThreadPoolExecutor(1) as thread:
         with psycopg.connect(devdb.ensure()):
