@@ -69,7 +69,7 @@ $(DOCS)/.installed: pyproject.toml scripts/make_venv.sh
 	@sh scripts/make_venv.sh $(DOCS) '.[docs]'
 	@touch $@
 
-bench: $(STAMP) ## Measure this library beside others, about a quarter of an hour; writes docs/performance.md
+bench: $(STAMP) ## Measure this library beside others, about twenty minutes; writes docs/performance.md
 	@$(PY) -m bench --docs $(BENCH)
 
 bench-full: $(STAMP) ## The same for hours: five rounds, longer measurements, a million rows, a snapshot held open for ten minutes

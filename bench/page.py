@@ -18,7 +18,7 @@ INTRODUCTION = """\
 
 How fast this library is beside others on PostgreSQL. This page is made by the benchmark in `bench/`; to make it on your machine:
 
-    make bench          # about a quarter of an hour; writes this page
+    make bench          # about twenty minutes; writes this page
     make bench-full     # hours: five rounds, a million rows, a snapshot held open for ten minutes
 
 The figures here come from `{command}`, {made_at}, {minutes} minutes.
