@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -24,6 +25,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_INTERRUPTED = 130
 # Seconds beyond the grace period in which a background worker has to be gone.
 STOP_MARGIN = 15.0
+# New objects, less those that are gone, after which the garbage collector looks for cycles. With Python's own 700 it would look
+# at the objects of tasks that run again and again, for a fifth of a busy worker's time.
+COLLECT_AFTER = 20_000
 
 
 def package_version() -> str:
@@ -56,8 +60,28 @@ def run_worker(registry: Registry, url: str, options: WorkerOptions) -> None:
 
     Signals are heard in the main thread only; elsewhere it runs until the process ends.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with _rare_collections(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(registry, url, options))
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Has the garbage collector run more rarely, and leave alone what is loaded, in a process that is there for the worker.
+
+    Whoever has switched it off or chosen a rarer run has his way.
+    """
+    before = gc.get_threshold()
+    if threading.current_thread() is not threading.main_thread() or not 0 < before[0] < COLLECT_AFTER:
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def serve(registry: Registry, url: str, options: WorkerOptions) -> None:
