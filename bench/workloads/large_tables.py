@@ -24,16 +24,22 @@ class LargeTables(Workload):
     def measure(self, cell: Cell, scale: Scale) -> Figures:
         """See ``Workload``."""
         count = LONGER * warm_up_by_drain(cell, scale)
+        self._settle(cell)
         empty = drain_once(cell, count, first=1_000_000)
         self._fill(cell, scale.rows)
         full = drain_once(cell, count, first=2_000_000)
         return {**full, "rows": scale.rows, "empty_rate": empty["rate"], "ratio": full["rate"] / empty["rate"]}
 
     def _fill(self, cell: Cell, rows: int) -> None:
-        """By SQL, for no interface is made for that; then what autovacuum would do in time."""
+        """By SQL, for no interface is made for that."""
         statement = cell.adapter.fills[self.rows].replace(":count", str(rows))
         cell.conn.execute(statement.encode())
+        self._settle(cell)
+
+    def _settle(self, cell: Cell) -> None:
+        """What autovacuum and the checkpointer would do in time: nobody's drain has to write what was there before."""
         cell.conn.execute("vacuum analyze")
+        cell.conn.execute("checkpoint")
 
 
 WORKLOADS = [
