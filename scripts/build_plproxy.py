@@ -43,7 +43,8 @@ ROUTED: dict[str, str] = {
         QUEUE,
     ),
     **dict.fromkeys(
-        ("spawn_one", "spawn_task", "get_task_result", "cancel_task", "retry_task", "fork_task", "run_task_now"), QUEUE
+        ("spawn_quietly", "spawn_one", "spawn_task", "get_task_result", "cancel_task", "retry_task", "fork_task", "run_task_now"),
+        QUEUE,
     ),
     **dict.fromkeys(("append_event", "dispatch_event", "emit_event", "unsubscribe"), QUEUE),
     # For clients in other languages; workers of this library connect to their server.

@@ -1187,9 +1187,7 @@ begin
   order by j.ord;
 end $$;
 
--- The same for one task, which is what most calls bring. Most of them need one statement: no key, and only options that have to be looked
--- at, not through. It inserts nothing where anything is not as usual; what follows it finds out what that is.
--- It sets nothing for its planner: it meets no large table but by insertion.
+-- The same for one task, which is what most calls bring.
 create or replace function absurd.spawn_one(
   p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text,
   out task_id uuid, out run_id uuid, out attempt integer, out created boolean, out status text, out message text)
@@ -1203,75 +1201,100 @@ declare
   v_max_bytes integer;
   v_o absurd.spawn_options;
 begin
-  -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
-  message := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
-  if p_idempotency_key is null and absurd.are_usual_options(p_options) then
-    with new_task as (
-      insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, spawned_at)
-      select p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), p_headers, p_options -> 'retry_strategy',
-        (p_options -> 'max_attempts')::integer, absurd.current_time()
-      from absurd.queues q
-      where q.queue_name = p_queue_name
-        and octet_length(p_task_name) between 1 and 1000 and coalesce(octet_length(p_params::text), 0) <= q.max_payload_bytes
-        and coalesce(octet_length(p_headers::text), 0) <= 65536
-        -- else the queue has to be confirmed
-        and current_setting('transaction_isolation') = 'read committed'
-      on conflict (task_id) do nothing
-      returning spawned_at
-    )
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, available_at)
-    select p_run_id, p_task_id, p_queue_name, 'pending', 1, n.spawned_at
-    from new_task n
-    returning p_task_id, p_run_id, 1, true, 'ok', null,
-      -- notify_queues() without the call.
-      exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names))
-    into task_id, run_id, attempt, created, status, message, v_tell;
+  -- Before the look at the queue: drop_queue may have the lock.
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  v_now := absurd.current_time();
+  select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
+  perform absurd.confirm_queue(p_queue_name);
+  if p_options is not null then
+    v_o := absurd.read_spawn_options(p_options);
   end if;
-  if v_tell is null then
-    v_now := absurd.current_time();
-    select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
-    perform absurd.confirm_queue(p_queue_name);
-    if p_options is not null then
-      v_o := absurd.read_spawn_options(p_options);
-    end if;
-    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
-      coalesce(v_o.error, absurd.headers_error(p_headers)));
-    attempt := 1;
-    if message is not null then
+  message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
+    coalesce(v_o.error, absurd.headers_error(p_headers)));
+  attempt := 1;
+  if message is not null then
+    created := false;
+    status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
+    return;
+  end if;
+  status := 'ok';
+  if p_idempotency_key is not null then
+    select c.owners[1], c.run_ids[1], c.attempts[1] into task_id, run_id, attempt
+    from absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[p_run_id], array[true]) c;
+    if task_id <> p_task_id then
       created := false;
-      status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
       return;
     end if;
-    status := 'ok';
-    if p_idempotency_key is not null then
-      select c.owners[1], c.run_ids[1], c.attempts[1] into task_id, run_id, attempt
-      from absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[p_run_id], array[true]) c;
-      if task_id <> p_task_id then
-        created := false;
-        return;
-      end if;
-    end if;
-    task_id := p_task_id;
-    run_id := p_run_id;
-    attempt := 1;
-    created := true;
-    with new_task as (
-      insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-        priority, idempotency_key, parent_task_id, spawned_at)
-      values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
-        v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
-      on conflict (task_id) do nothing
-      returning priority
-    )
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
-    select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
-      n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
-    from new_task n
-    returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
   end if;
+  task_id := p_task_id;
+  run_id := p_run_id;
+  attempt := 1;
+  created := true;
+  with new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
+      v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
+    on conflict (task_id) do nothing
+    returning priority
+  )
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+  select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
+    n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
+  from new_task n
+  returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
   if v_tell then
     perform pg_notify(absurd.queue_channel(p_queue_name), '');
   end if;
+end $$;
+
+-- The same for a client that needs no answer where all is as it asked for: null, then; else the columns of spawn_one() as an array.
+-- Most tasks have no key, and options that have to be looked at, not through. It inserts nothing where anything is not as usual, and
+-- leaves it to spawn_one() to find out what that is. An application waits for it at each spawn, so it is made of as few parts as
+-- there can be: a statement of two INSERTs, or an answer of several columns, would take as long as an INSERT more.
+-- It sets nothing for its planner: it meets no large table but by insertion.
+create or replace function absurd.spawn_quietly(
+  p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text)
+returns json
+language plpgsql volatile
+as $$
+declare
+  -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
+  v_locked text := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  v_now timestamptz;
+  v_tell boolean;
+begin
+  -- The options of an application that has chosen none are known to be good.
+  if p_idempotency_key is null and (
+      p_options = '{"max_attempts": 5,
+        "retry_strategy": {"kind": "exponential", "base_seconds": 1, "factor": 2, "max_seconds": 300, "jitter": 0.2}}'
+      or absurd.are_usual_options(p_options)) then
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, spawned_at)
+    select p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), p_headers, p_options -> 'retry_strategy',
+      (p_options -> 'max_attempts')::integer, absurd.current_time()
+    from absurd.queues q
+    where q.queue_name = p_queue_name
+      and octet_length(p_task_name) between 1 and 1000 and coalesce(octet_length(p_params::text), 0) <= q.max_payload_bytes
+      and coalesce(octet_length(p_headers::text), 0) <= 65536
+      -- else the queue has to be confirmed
+      and current_setting('transaction_isolation') = 'read committed'
+    on conflict (task_id) do nothing
+    returning spawned_at into v_now;
+    if v_now is not null then
+      insert into absurd.runs (run_id, task_id, queue_name, state, attempt, available_at)
+      values (p_run_id, p_task_id, p_queue_name, 'pending', 1, v_now)
+      -- notify_queues() without the call
+      returning exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
+      if v_tell then
+        perform pg_notify(absurd.queue_channel(p_queue_name), '');
+      end if;
+      return null;
+    end if;
+  end if;
+  return (
+    select json_build_array(s.task_id, s.run_id, s.attempt, s.created, s.status, s.message)
+    from absurd.spawn_one(p_queue_name, p_task_id, p_run_id, p_task_name, p_params, p_headers, p_options, p_idempotency_key) s
+    where not s.created);
 end $$;
 
 -- Takes the keys for these tasks, or finds who has them: per item the task that owns its key, the present or last run of that task and
@@ -1531,20 +1554,25 @@ $$;
 
 -- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.
 -- Returns how many, and when the next one is due. Bounded; rows that somebody else is changing are left to him.
-create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
-returns table (promoted integer, next_due timestamptz)
+-- looked_until: nobody that was due before it is left, for p_after of the next call, which then begins a second before that place: sleepers
+-- are not committed in the order of their times. While somebody holds an old snapshot, those that have woken stay in the index as dead
+-- entries, and a call without p_after walks past all of them; a caller has to make one now and then.
+create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500, p_after timestamptz default null)
+returns table (promoted integer, next_due timestamptz, looked_until timestamptz)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := absurd.current_time();
+  v_from timestamptz := coalesce(p_after - interval '1 second', '-infinity');
   v_run_ids uuid[];
+  v_next_due timestamptz;
 begin
   v_run_ids := array(
     select d.run_id from (
       select r.run_id from absurd.runs r
-      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now
+      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now and r.available_at >= v_from
       order by r.available_at
       limit p_limit
       for update skip locked) d);
@@ -1552,11 +1580,11 @@ begin
     perform absurd.end_waits(v_run_ids, v_now);
     perform absurd.notify_queues(array[p_queue_name]);
   end if;
-  return query
-    select cardinality(v_run_ids),
-      (select r.available_at from absurd.runs r
-       where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at is not null
-       order by r.available_at limit 1);
+  v_next_due := (
+    select r.available_at from absurd.runs r
+    where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at >= v_from
+    order by r.available_at limit 1);
+  return query select cardinality(v_run_ids), v_next_due, least(v_next_due, v_now);
 end $$;
 
 -- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.
@@ -1887,7 +1915,8 @@ begin
   select 'timer', p_run_id, p_task_id, p_timer_step, p_position, r.queue_name, p_timer_kind, v_now
   from absurd.runs r
   where r.run_id = p_run_id and p_wake_at is not null and p_timer_step is not null;
-  perform absurd.put_back(p_run_id, 'sleeping', p_wake_at, v_missing);
+  -- A time that is over counts from now: looks for sleepers, and claims, have got past the old one.
+  perform absurd.put_back(p_run_id, 'sleeping', case when p_wake_at < v_now then v_now else p_wake_at end, v_missing);
   return 'ok';
 end $$;
 
@@ -4097,25 +4126,55 @@ end $$;
 -- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
 -- p_settling: the database may have been away. Whoever could not renew anything meanwhile has time to come back, and only deadlines and
 -- events are looked after.
-create or replace function absurd.sweep(p_limit integer default 200, p_settling boolean default false)
-returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
+-- swept_until: no lease and no deadline that ended before it is left, for p_after of the next sweep, which then begins a second before
+-- that place: they are not committed in the order of their times. While somebody holds an old snapshot, runs that have ended stay in
+-- the indexes as dead entries, and a sweep without p_after walks past all of them; a caller has to make one now and then, for what
+-- was committed long after the time in it.
+create or replace function absurd.sweep(
+  p_limit integer default 200, p_settling boolean default false, p_after timestamptz default null)
+returns table (
+  leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer, swept_until timestamptz)
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
+  v_from timestamptz := p_after - interval '1 second';
+  v_leases integer;
+  v_deadlines integer;
+  v_workers integer;
 begin
   p_limit := greatest(coalesce(p_limit, 200), 0);
   if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
-    return query select 0, 0, 0, 0;
+    return query select 0, 0, 0, 0, p_after;
     return;
   end if;
   if p_settling then
-    return query select 0, absurd.expire_deadlines(p_limit), 0, absurd.deliver_late(p_limit);
+    return query select 0, absurd.expire_deadlines(p_limit, v_from), 0, absurd.deliver_late(p_limit), p_after;
     return;
   end if;
   delete from absurd.waits w where w.wait_id in (
     select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < v_now for update skip locked);
   perform absurd.forget_listeners();
-  return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+  v_leases := absurd.expire_leases(p_limit, v_from);
+  v_deadlines := absurd.expire_deadlines(p_limit, v_from);
+  v_workers := absurd.reap_workers(p_limit);
+  return query select v_leases, v_deadlines, v_workers, absurd.deliver_late(p_limit),
+    coalesce(absurd.first_overdue(v_now, v_from) - interval '1 microsecond', v_now);
+end $$;
+
+-- The first lease or deadline that ended up to a moment, and that a sweep has left: there was more than it may end at once, or somebody
+-- has locked it. Null if there is none.
+create or replace function absurd.first_overdue(p_now timestamptz, p_after timestamptz) returns timestamptz
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+begin
+  return least(
+    (select r.lease_expires_at from absurd.runs r
+     where r.state = 'running' and r.lease_expires_at <= p_now and r.lease_expires_at >= coalesce(p_after, '-infinity')
+     order by r.lease_expires_at limit 1),
+    (select r.deadline_at from absurd.runs r
+     where r.deadline_at <= p_now and r.deadline_at >= coalesce(p_after, '-infinity')
+     order by r.deadline_at limit 1));
 end $$;
 
 -- Ends attempts for the sweep, whose caller has locked them; returns how many. The end of a task wakes those who wait for it, so it
@@ -4144,8 +4203,8 @@ begin
   return v_count;
 end $$;
 
--- Ends attempts whose lease has run out.
-create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
+-- Ends attempts whose lease has run out, after a given moment only if there is one: see sweep().
+create or replace function absurd.expire_leases(p_limit integer default 200, p_after timestamptz default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -4154,7 +4213,7 @@ declare
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.state = 'running' and r.lease_expires_at <= v_now
+      where r.state = 'running' and r.lease_expires_at <= v_now and r.lease_expires_at >= coalesce(p_after, '-infinity')
       order by r.lease_expires_at limit p_limit
       for update skip locked) e);
 begin
@@ -4167,8 +4226,8 @@ begin
   return 0;
 end $$;
 
--- Cancels tasks that were not started within max_delay or have used up max_duration.
-create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
+-- Cancels tasks that were not started within max_delay or have used up max_duration, after a given moment only if there is one: see sweep().
+create or replace function absurd.expire_deadlines(p_limit integer default 200, p_after timestamptz default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -4177,7 +4236,7 @@ declare
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.deadline_at <= v_now
+      where r.deadline_at <= v_now and r.deadline_at >= coalesce(p_after, '-infinity')
       order by r.deadline_at limit p_limit
       for update skip locked) e);
 begin
@@ -7302,7 +7361,7 @@ language sql immutable as $$
     ('{producer,worker,reader}', true, array['get_schema_version', 'get_oldest_served_version', 'list_queues', 'read_result', 'get_task_result']),
 
     -- Spawn, emit, wait for a result, answer a token
-    ('{producer,worker}', true, array['spawn_one', 'spawn_tasks', 'spawn_task', 'append_event', 'dispatch_event', 'emit_event',
+    ('{producer,worker}', true, array['spawn_quietly', 'spawn_one', 'spawn_tasks', 'spawn_task', 'append_event', 'dispatch_event', 'emit_event',
       'watch_task', 'unwatch_task', 'read_token', 'use_token']),
     -- A listener turns what it hears into tasks and events
     ('{producer,worker}', true, array['heartbeat_listener', 'unregister_listener']),
@@ -7354,7 +7413,7 @@ language sql immutable as $$
       'claim_places', 'clean_tasks', 'close_trigger_executions', 'confirm_queue', 'count_kept', 'cron_error', 'delete_event_rows', 'delete_events', 'delete_tasks', 'deliver_arrivals', 'deliver_event',
       'deliver_late', 'deliver_undelivered', 'drop_round', 'drop_runs', 'drop_triggers', 'end_attempts', 'end_swept', 'end_waits', 'ended_before', 'event_lock_key',
       'expire_deadlines', 'expire_leases', 'fence_runs', 'find_arrival', 'find_followers', 'find_subscribers', 'fire_trigger',
-      'first_checkpoints', 'fitting_patterns', 'forget_listeners', 'forget_started', 'has_active_execution', 'headers_error', 'hide_secrets', 'hold_run', 'id_floor', 'idle_lease', 'kept_headers_error', 'limit_looks',
+      'first_checkpoints', 'first_overdue', 'fitting_patterns', 'forget_listeners', 'forget_started', 'has_active_execution', 'headers_error', 'hide_secrets', 'hold_run', 'id_floor', 'idle_lease', 'kept_headers_error', 'limit_looks',
       'json_error', 'keep_option', 'kept_from', 'kept_reason', 'last_before', 'limits_tasks', 'list_ended_ids', 'list_live_ids', 'list_spawned_ids', 'lock_ready', 'lock_schedule', 'lock_subscriptions',
       'lost_status', 'make_id', 'moment_ago', 'name_error', 'next_walk', 'notify_queues', 'notify_schedulers', 'number_error', 'number_problem',
       'object_error', 'object_problem', 'option_number', 'page_size', 'pattern_error', 'put_back', 'queue_lock_key', 'raise_lost',
@@ -7520,5 +7579,5 @@ insert into absurd.schema_version (version) values ('2');
 do $$ begin perform absurd.create_queue('default'); end $$;
 do $$ begin perform absurd.apply_roles(); end $$;
 
-comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:7eeb318a2b55f676';
+comment on schema absurd is 'Absurd: durable tasks. Do not change by hand. sha256:6012649b72b9f3f8';
 commit;

@@ -49,12 +49,12 @@ def read_checkpoints(task_id: UUID, after_position: int, after_step: str) -> Que
     return Query("select absurd.read_checkpoints(%s, %s::int, %s)", (task_id, after_position, after_step), scalar)
 
 
-def promote_due(queue_name: str) -> Query[tuple[int, datetime | None, float | None]]:
-    """Makes due sleepers ready: how many, when the next is due, and in how many seconds that is by the database's clock."""
+def promote_due(queue_name: str, after: datetime | None = None) -> Query[tuple[int, float | None, datetime | None]]:
+    """Makes due sleepers ready: how many, in how many seconds the next is due, and ``after`` for the next call."""
     sql = """
-        select promoted, next_due, extract(epoch from next_due - absurd.current_time())::float8
-        from absurd.promote_due(%s)"""
-    return Query(sql, (queue_name,), lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
+        select promoted, extract(epoch from next_due - absurd.current_time())::float8, looked_until
+        from absurd.promote_due(%s, p_after => %s)"""
+    return Query(sql, (queue_name, after), lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
 
 
 def _statuses(rows: list[Row]) -> list[WriteResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from absurd.errors import AbsurdError, InvalidOptionError, PayloadTooLargeError, QueueNotFoundError
@@ -17,14 +18,10 @@ from absurd.spawn_tasks(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::json
 
 def spawn_one(request: SpawnRequest) -> Query[Spawned]:
     """Spawns a task. Repeatable, for the ids are fixed in the request. Its decoder raises when the request was refused."""
-    # No row says that all is as it was asked for: one is not worth its way, and reading it.
-    sql = """
-        select json_build_array(task_id, run_id, attempt, created, status, message)
-        from absurd.spawn_one(%s, %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)
-        where not created"""
+    sql = "select absurd.spawn_quietly(%s, %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)"
     r = request
     args = (r.queue_name, r.task_id, r.run_id, r.task_name, r.params, r.headers, r.options, r.idempotency_key)
-    return Query(sql, args, lambda rows: _decode_one(rows) if rows else Spawned(r.task_id, r.run_id, 1, True))
+    return Query(sql, args, lambda rows: Spawned(r.task_id, r.run_id, 1, True) if rows[0][0] is None else _decode_one(rows[0][0]))
 
 
 def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
@@ -45,8 +42,7 @@ def spawn_tasks(requests: Sequence[SpawnRequest]) -> Query[list[Spawned]]:
     return Query(_SPAWN, args, _decode)
 
 
-def _decode_one(rows: list[Row]) -> Spawned:
-    ((answer,),) = rows
+def _decode_one(answer: list[Any]) -> Spawned:
     task_id, run_id, attempt, created, status, message = answer
     if status != "ok":
         raise _refusal(status, message)

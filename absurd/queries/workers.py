@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from absurd.queries.query import Query, nothing, scalar
 
@@ -53,13 +55,30 @@ def workers_may_return(worker_id: str) -> Query[bool]:
     return Query("select absurd.workers_may_return(%s)", (worker_id,), scalar)
 
 
-def sweep(settling: bool = False) -> Query[tuple[int, int, int, int]]:
+class Swept(NamedTuple):
+    """What a sweep has ended, and how far it has looked: for ``after`` of the next one."""
+
+    leases_expired: int
+    deadlines_passed: int
+    worker_runs_ended: int
+    events_delivered: int
+    swept_until: datetime | None
+
+    @property
+    def ended(self) -> tuple[int, int, int, int]:
+        """The counts alone."""
+        return self[:4]
+
+
+def sweep(settling: bool = False, after: datetime | None = None) -> Query[Swept]:
     """What time does to live rows: leases expired, deadlines passed, runs of dead workers ended, events delivered late.
 
     With ``settling`` the first and the third are left alone: the database may have been away.
     """
-    sql = "select leases_expired, deadlines_passed, worker_runs_ended, events_delivered from absurd.sweep(p_settling => %s)"
-    return Query(sql, (settling,), lambda rows: (rows[0][0], rows[0][1], rows[0][2], rows[0][3]))
+    sql = """
+        select leases_expired, deadlines_passed, worker_runs_ended, events_delivered, swept_until
+        from absurd.sweep(p_settling => %s, p_after => %s)"""
+    return Query(sql, (settling, after), lambda rows: Swept(*rows[0]))
 
 
 def queue_limits(queue_names: Sequence[str]) -> Query[dict[str, int]]:

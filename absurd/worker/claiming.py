@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from absurd import telemetry
 from absurd.queries import runs as queries
 from absurd.queries.query import Query
 from absurd.types import ClaimedRun
 from absurd.worker.options import WorkerOptions
+from absurd.worker.pace import Pace
 
 # A worker that got as many runs as it asked for, this often in a row, is busy: notifications would only cost.
 BUSY_CLAIMS = 3
 # Seconds between full looks at a queue in which every claim finds enough. Rows that became ready long before the place of the
 # claims, such as those of a long transaction, wait for one.
 FULL_LOOK_INTERVAL = 1.0
-# The part of its time that a worker spends on full looks at most; they are cheap unless somebody holds an old snapshot.
+# Of full looks, see Pace.
 FULL_LOOK_SHARE = 0.05
-# Seconds until the next full look, whatever the last one took: it may have been the server that stood still.
 LONGEST_PAUSE = 30.0
 
 
@@ -29,14 +29,14 @@ class _Place:
     """How far the claims of a queue have got, and when one has to begin at the beginning again."""
 
     after: str | None = None
-    # By time.monotonic(): a full look is wanted from the first moment on if claims find too little, else from the second.
-    may_look_at: float = 0.0
+    # A full look is wanted as soon as it may be if claims find too little, else from this moment on, by time.monotonic().
+    full_looks: Pace = field(default_factory=lambda: Pace(FULL_LOOK_SHARE, LONGEST_PAUSE))
     must_look_at: float = 0.0
     short: bool = True
     timer: asyncio.TimerHandle | None = None
 
     def wants_full_look(self, now: float) -> bool:
-        return self.after is None or now >= (self.may_look_at if self.short else self.must_look_at)
+        return self.after is None or now >= (self.full_looks.next_at if self.short else self.must_look_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,13 @@ class Claims:
         if sent.full_look:
             # By what the look itself took. While the server was away nobody looked, and then there is most to be found:
             # runs that others had claimed become ready again, with places of long ago.
-            pause = 0.0 if self._draining else min(seconds / FULL_LOOK_SHARE, LONGEST_PAUSE)
-            place.may_look_at = now + pause
+            pause = place.full_looks.took(0.0 if self._draining else seconds)
             place.must_look_at = now + max(pause, FULL_LOOK_INTERVAL)
         elif short and place.timer is None:
             # What a full look would have found must not wait for the next poll.
-            place.timer = asyncio.get_running_loop().call_later(max(place.may_look_at - now, 0), self._look_fully, sent.queue)
+            place.timer = asyncio.get_running_loop().call_later(
+                max(place.full_looks.next_at - now, 0), self._look_fully, sent.queue
+            )
 
     def _look_fully(self, queue: str) -> None:
         self._places[queue].timer = None

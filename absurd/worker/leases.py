@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -23,15 +24,20 @@ from absurd.errors import AbsurdError
 from absurd.queries import runs as run_queries
 from absurd.queries import workers as queries
 from absurd.worker.options import WorkerOptions
+from absurd.worker.pace import Pace
 from absurd.writes import Holder
 
 logger = logging.getLogger("absurd.worker")
 
 # Seconds between looks. The others wait three seconds before they believe that a session is gone, so this has to be well below.
 TICK = 1.0
-# The part of its time that a worker spends at most on sweeps that find nothing. They are cheap until somebody holds a snapshot
-# for minutes: a sweep then walks past the leases of all runs that have ended since.
+# Of sweeps from the beginning, see Pace. The others leave nothing behind, so these may be rare: all workers of a database
+# make them.
+FULL_SWEEP_SHARE = 0.005
+LONGEST_PAUSE = 300.0
+# The same of the others, for they look for late events too.
 SWEEP_SHARE = 0.1
+LONGEST_SWEEP_PAUSE = 30.0
 # Seconds that a sweep waits for a row which somebody else has locked: the leases must not wait for it.
 LOCK_SECONDS = 0.5
 # A worker that was out of touch for longer than the first figure ends no leases for as long as the second, once it is back. Most
@@ -77,7 +83,9 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="absurd-leases", daemon=True)
         self._renewed: dict[UUID, float] = {}
         self._next_beat = 0.0
-        self._next_sweep = 0.0
+        self._swept_until: datetime | None = None
+        self._full_sweeps = Pace(FULL_SWEEP_SHARE, LONGEST_PAUSE)
+        self._sweeps = Pace(SWEEP_SHARE, LONGEST_SWEEP_PAUSE)
         self._settled_at = 0.0
         self._in_touch = time.monotonic()
         # A third of the lease: two more tries before it runs out.
@@ -89,7 +97,7 @@ class LeaseKeeper:
         The sweep comes before the first claim: nobody may have been there to cancel what waited too long.
         """
         conn = self._connect()
-        while any(run(conn, queries.sweep(self._settling))):
+        while any(run(conn, queries.sweep(self._settling)).ended):
             if failpoints.hook is not None:
                 failpoints.hook("leases.swept-first", self)
         self._in_touch = time.monotonic()
@@ -122,7 +130,7 @@ class LeaseKeeper:
             if failpoints.hook is not None:
                 failpoints.hook("leases.beaten", self)
             self._next_beat = time.monotonic() + HEARTBEAT
-        if time.monotonic() >= self._next_sweep:
+        if self._sweeps.due():
             self._sweep(conn)
         self._in_touch = time.monotonic()
 
@@ -136,15 +144,22 @@ class LeaseKeeper:
 
     def _sweep(self, conn: psycopg.Connection[Any]) -> None:
         began = time.monotonic()
-        ended = run(conn, queries.sweep(self._settling))
+        full = self._swept_until is None or self._full_sweeps.due()
+        swept = run(conn, queries.sweep(self._settling, None if full else self._swept_until))
+        seconds = time.monotonic() - began
         if failpoints.hook is not None:
             failpoints.hook("leases.swept", self)
         if telemetry.metrics is not None:
-            telemetry.metrics.swept(ended)
-        if not any(ended):
-            self._next_sweep = time.monotonic() + (time.monotonic() - began) / SWEEP_SHARE
-        else:
-            logger.info("swept: %s lease(s) expired, %s deadline(s) passed, %s run(s) of dead workers, %s late event(s)", *ended)
+            telemetry.metrics.swept(swept.ended)
+        self._swept_until = swept.swept_until
+        if full:
+            self._full_sweeps.took(seconds)
+        elif not any(swept.ended):
+            self._sweeps.took(seconds)
+        if any(swept.ended):
+            logger.info(
+                "swept: %s lease(s) expired, %s deadline(s) passed, %s run(s) of dead workers, %s late event(s)", *swept.ended
+            )
 
     def _renew(self, conn: psycopg.Connection[Any]) -> None:
         """Renews the leases of which less than half is left. A new run has its first lease from the claim."""
@@ -184,6 +199,8 @@ class LeaseKeeper:
     def _connect(self) -> psycopg.Connection[Any]:
         self._conn = connect(self._url, application_name="absurd worker: leases")
         run(self._conn, queries.set_lock_timeout(LOCK_SECONDS))
+        # A standby that took over may still have leases that had ended.
+        self._swept_until = None
         # First the leases: from its sign of life on, nobody waits for them any more.
         self._renew(self._conn)
         self._register(self._conn)

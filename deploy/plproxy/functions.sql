@@ -542,6 +542,16 @@ revoke all on function absurd.spawn_one(text,uuid,uuid,text,json,json,jsonb,text
 grant execute on function absurd.spawn_one(text,uuid,uuid,text,json,json,jsonb,text) to absurd_producer;
 grant execute on function absurd.spawn_one(text,uuid,uuid,text,json,json,jsonb,text) to absurd_worker;
 
+drop function if exists absurd.spawn_quietly(text,uuid,uuid,text,json,json,jsonb,text);
+create function absurd.spawn_quietly(p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text) returns json
+language plproxy volatile security definer set search_path = pg_catalog, pg_temp as $$
+  cluster 'absurd';
+  run on absurd_router.shard_of(p_queue_name);
+$$;
+revoke all on function absurd.spawn_quietly(text,uuid,uuid,text,json,json,jsonb,text) from public;
+grant execute on function absurd.spawn_quietly(text,uuid,uuid,text,json,json,jsonb,text) to absurd_producer;
+grant execute on function absurd.spawn_quietly(text,uuid,uuid,text,json,json,jsonb,text) to absurd_worker;
+
 drop function if exists absurd.spawn_task(text,text,jsonb,jsonb);
 create function absurd.spawn_task(p_queue_name text, p_task_name text, p_params jsonb, p_options jsonb DEFAULT '{}'::jsonb) returns TABLE(task_id uuid, run_id uuid, attempt integer, created boolean)
 language plproxy volatile security definer set search_path = pg_catalog, pg_temp as $$

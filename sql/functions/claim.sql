@@ -152,20 +152,25 @@ $$;
 
 -- Makes sleepers whose time has come ready, and records what that means for them: a sleep that is over, a wait that timed out.
 -- Returns how many, and when the next one is due. Bounded; rows that somebody else is changing are left to him.
-create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500)
-returns table (promoted integer, next_due timestamptz)
+-- looked_until: nobody that was due before it is left, for p_after of the next call, which then begins a second before that place: sleepers
+-- are not committed in the order of their times. While somebody holds an old snapshot, those that have woken stay in the index as dead
+-- entries, and a call without p_after walks past all of them; a caller has to make one now and then.
+create or replace function absurd.promote_due(p_queue_name text, p_limit integer default 500, p_after timestamptz default null)
+returns table (promoted integer, next_due timestamptz, looked_until timestamptz)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off
 as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := absurd.current_time();
+  v_from timestamptz := coalesce(p_after - interval '1 second', '-infinity');
   v_run_ids uuid[];
+  v_next_due timestamptz;
 begin
   v_run_ids := array(
     select d.run_id from (
       select r.run_id from absurd.runs r
-      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now
+      where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at <= v_now and r.available_at >= v_from
       order by r.available_at
       limit p_limit
       for update skip locked) d);
@@ -173,11 +178,11 @@ begin
     perform absurd.end_waits(v_run_ids, v_now);
     perform absurd.notify_queues(array[p_queue_name]);
   end if;
-  return query
-    select cardinality(v_run_ids),
-      (select r.available_at from absurd.runs r
-       where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at is not null
-       order by r.available_at limit 1);
+  v_next_due := (
+    select r.available_at from absurd.runs r
+    where r.queue_name = p_queue_name and r.state = 'sleeping' and r.available_at >= v_from
+    order by r.available_at limit 1);
+  return query select cardinality(v_run_ids), v_next_due, least(v_next_due, v_now);
 end $$;
 
 -- Ends the waits of locked sleepers by time: writes what their timers say, drops the rest, makes them ready.

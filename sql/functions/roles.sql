@@ -17,7 +17,7 @@ language sql immutable as $$
     ('{producer,worker,reader}', true, array['get_schema_version', 'get_oldest_served_version', 'list_queues', 'read_result', 'get_task_result']),
 
     -- Spawn, emit, wait for a result, answer a token
-    ('{producer,worker}', true, array['spawn_one', 'spawn_tasks', 'spawn_task', 'append_event', 'dispatch_event', 'emit_event',
+    ('{producer,worker}', true, array['spawn_quietly', 'spawn_one', 'spawn_tasks', 'spawn_task', 'append_event', 'dispatch_event', 'emit_event',
       'watch_task', 'unwatch_task', 'read_token', 'use_token']),
     -- A listener turns what it hears into tasks and events
     ('{producer,worker}', true, array['heartbeat_listener', 'unregister_listener']),
@@ -69,7 +69,7 @@ language sql immutable as $$
       'claim_places', 'clean_tasks', 'close_trigger_executions', 'confirm_queue', 'count_kept', 'cron_error', 'delete_event_rows', 'delete_events', 'delete_tasks', 'deliver_arrivals', 'deliver_event',
       'deliver_late', 'deliver_undelivered', 'drop_round', 'drop_runs', 'drop_triggers', 'end_attempts', 'end_swept', 'end_waits', 'ended_before', 'event_lock_key',
       'expire_deadlines', 'expire_leases', 'fence_runs', 'find_arrival', 'find_followers', 'find_subscribers', 'fire_trigger',
-      'first_checkpoints', 'fitting_patterns', 'forget_listeners', 'forget_started', 'has_active_execution', 'headers_error', 'hide_secrets', 'hold_run', 'id_floor', 'idle_lease', 'kept_headers_error', 'limit_looks',
+      'first_checkpoints', 'first_overdue', 'fitting_patterns', 'forget_listeners', 'forget_started', 'has_active_execution', 'headers_error', 'hide_secrets', 'hold_run', 'id_floor', 'idle_lease', 'kept_headers_error', 'limit_looks',
       'json_error', 'keep_option', 'kept_from', 'kept_reason', 'last_before', 'limits_tasks', 'list_ended_ids', 'list_live_ids', 'list_spawned_ids', 'lock_ready', 'lock_schedule', 'lock_subscriptions',
       'lost_status', 'make_id', 'moment_ago', 'name_error', 'next_walk', 'notify_queues', 'notify_schedulers', 'number_error', 'number_problem',
       'object_error', 'object_problem', 'option_number', 'page_size', 'pattern_error', 'put_back', 'queue_lock_key', 'raise_lost',

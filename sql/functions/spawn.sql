@@ -103,9 +103,7 @@ begin
   order by j.ord;
 end $$;
 
--- The same for one task, which is what most calls bring. Most of them need one statement: no key, and only options that have to be looked
--- at, not through. It inserts nothing where anything is not as usual; what follows it finds out what that is.
--- It sets nothing for its planner: it meets no large table but by insertion.
+-- The same for one task, which is what most calls bring.
 create or replace function absurd.spawn_one(
   p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text,
   out task_id uuid, out run_id uuid, out attempt integer, out created boolean, out status text, out message text)
@@ -119,75 +117,100 @@ declare
   v_max_bytes integer;
   v_o absurd.spawn_options;
 begin
-  -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
-  message := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
-  if p_idempotency_key is null and absurd.are_usual_options(p_options) then
-    with new_task as (
-      insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, spawned_at)
-      select p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), p_headers, p_options -> 'retry_strategy',
-        (p_options -> 'max_attempts')::integer, absurd.current_time()
-      from absurd.queues q
-      where q.queue_name = p_queue_name
-        and octet_length(p_task_name) between 1 and 1000 and coalesce(octet_length(p_params::text), 0) <= q.max_payload_bytes
-        and coalesce(octet_length(p_headers::text), 0) <= 65536
-        -- else the queue has to be confirmed
-        and current_setting('transaction_isolation') = 'read committed'
-      on conflict (task_id) do nothing
-      returning spawned_at
-    )
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, available_at)
-    select p_run_id, p_task_id, p_queue_name, 'pending', 1, n.spawned_at
-    from new_task n
-    returning p_task_id, p_run_id, 1, true, 'ok', null,
-      -- notify_queues() without the call.
-      exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names))
-    into task_id, run_id, attempt, created, status, message, v_tell;
+  -- Before the look at the queue: drop_queue may have the lock.
+  perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  v_now := absurd.current_time();
+  select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
+  perform absurd.confirm_queue(p_queue_name);
+  if p_options is not null then
+    v_o := absurd.read_spawn_options(p_options);
   end if;
-  if v_tell is null then
-    v_now := absurd.current_time();
-    select q.max_payload_bytes into v_max_bytes from absurd.queues q where q.queue_name = p_queue_name;
-    perform absurd.confirm_queue(p_queue_name);
-    if p_options is not null then
-      v_o := absurd.read_spawn_options(p_options);
-    end if;
-    message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
-      coalesce(v_o.error, absurd.headers_error(p_headers)));
-    attempt := 1;
-    if message is not null then
+  message := absurd.spawn_problem(p_queue_name, v_max_bytes, p_task_name, p_params, p_idempotency_key,
+    coalesce(v_o.error, absurd.headers_error(p_headers)));
+  attempt := 1;
+  if message is not null then
+    created := false;
+    status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
+    return;
+  end if;
+  status := 'ok';
+  if p_idempotency_key is not null then
+    select c.owners[1], c.run_ids[1], c.attempts[1] into task_id, run_id, attempt
+    from absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[p_run_id], array[true]) c;
+    if task_id <> p_task_id then
       created := false;
-      status := case when v_max_bytes is null then 'no_queue' when octet_length(p_params::text) > v_max_bytes then 'too_large' else 'invalid' end;
       return;
     end if;
-    status := 'ok';
-    if p_idempotency_key is not null then
-      select c.owners[1], c.run_ids[1], c.attempts[1] into task_id, run_id, attempt
-      from absurd.claim_idempotency_keys(array[p_queue_name], array[p_idempotency_key], array[p_task_id], array[p_run_id], array[true]) c;
-      if task_id <> p_task_id then
-        created := false;
-        return;
-      end if;
-    end if;
-    task_id := p_task_id;
-    run_id := p_run_id;
-    attempt := 1;
-    created := true;
-    with new_task as (
-      insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
-        priority, idempotency_key, parent_task_id, spawned_at)
-      values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
-        v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
-      on conflict (task_id) do nothing
-      returning priority
-    )
-    insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
-    select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
-      n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
-    from new_task n
-    returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
   end if;
+  task_id := p_task_id;
+  run_id := p_run_id;
+  attempt := 1;
+  created := true;
+  with new_task as (
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, max_delay, max_duration,
+      priority, idempotency_key, parent_task_id, spawned_at)
+    values (p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), coalesce(p_headers, v_o.headers), v_o.retry_strategy,
+      v_o.max_attempts, v_o.max_delay, v_o.max_duration, coalesce(v_o.priority, 0), p_idempotency_key, v_o.parent_task_id, v_now)
+    on conflict (task_id) do nothing
+    returning priority
+  )
+  insert into absurd.runs (run_id, task_id, queue_name, state, attempt, priority, available_at, deadline_at, allowance)
+  select p_run_id, p_task_id, p_queue_name, case when v_o.available_at > v_now then 'sleeping' else 'pending' end, 1,
+    n.priority, coalesce(v_o.available_at, v_now), coalesce(v_o.available_at, v_now) + make_interval(secs => v_o.max_delay), v_o.max_duration
+  from new_task n
+  returning state = 'pending' and exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
   if v_tell then
     perform pg_notify(absurd.queue_channel(p_queue_name), '');
   end if;
+end $$;
+
+-- The same for a client that needs no answer where all is as it asked for: null, then; else the columns of spawn_one() as an array.
+-- Most tasks have no key, and options that have to be looked at, not through. It inserts nothing where anything is not as usual, and
+-- leaves it to spawn_one() to find out what that is. An application waits for it at each spawn, so it is made of as few parts as
+-- there can be: a statement of two INSERTs, or an answer of several columns, would take as long as an INSERT more.
+-- It sets nothing for its planner: it meets no large table but by insertion.
+create or replace function absurd.spawn_quietly(
+  p_queue_name text, p_task_id uuid, p_run_id uuid, p_task_name text, p_params json, p_headers json, p_options jsonb, p_idempotency_key text)
+returns json
+language plpgsql volatile
+as $$
+declare
+  -- An assignment, for a PERFORM costs five times as much. Before the look at the queue: drop_queue may have the lock.
+  v_locked text := pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')));
+  v_now timestamptz;
+  v_tell boolean;
+begin
+  -- The options of an application that has chosen none are known to be good.
+  if p_idempotency_key is null and (
+      p_options = '{"max_attempts": 5,
+        "retry_strategy": {"kind": "exponential", "base_seconds": 1, "factor": 2, "max_seconds": 300, "jitter": 0.2}}'
+      or absurd.are_usual_options(p_options)) then
+    insert into absurd.tasks (task_id, queue_name, task_name, params, headers, retry_strategy, max_attempts, spawned_at)
+    select p_task_id, p_queue_name, p_task_name, coalesce(p_params, 'null'), p_headers, p_options -> 'retry_strategy',
+      (p_options -> 'max_attempts')::integer, absurd.current_time()
+    from absurd.queues q
+    where q.queue_name = p_queue_name
+      and octet_length(p_task_name) between 1 and 1000 and coalesce(octet_length(p_params::text), 0) <= q.max_payload_bytes
+      and coalesce(octet_length(p_headers::text), 0) <= 65536
+      -- else the queue has to be confirmed
+      and current_setting('transaction_isolation') = 'read committed'
+    on conflict (task_id) do nothing
+    returning spawned_at into v_now;
+    if v_now is not null then
+      insert into absurd.runs (run_id, task_id, queue_name, state, attempt, available_at)
+      values (p_run_id, p_task_id, p_queue_name, 'pending', 1, v_now)
+      -- notify_queues() without the call
+      returning exists (select from absurd.workers w where w.idle and p_queue_name = any (w.queue_names)) into v_tell;
+      if v_tell then
+        perform pg_notify(absurd.queue_channel(p_queue_name), '');
+      end if;
+      return null;
+    end if;
+  end if;
+  return (
+    select json_build_array(s.task_id, s.run_id, s.attempt, s.created, s.status, s.message)
+    from absurd.spawn_one(p_queue_name, p_task_id, p_run_id, p_task_name, p_params, p_headers, p_options, p_idempotency_key) s
+    where not s.created);
 end $$;
 
 -- Takes the keys for these tasks, or finds who has them: per item the task that owns its key, the present or last run of that task and

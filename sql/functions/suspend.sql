@@ -176,7 +176,8 @@ begin
   select 'timer', p_run_id, p_task_id, p_timer_step, p_position, r.queue_name, p_timer_kind, v_now
   from absurd.runs r
   where r.run_id = p_run_id and p_wake_at is not null and p_timer_step is not null;
-  perform absurd.put_back(p_run_id, 'sleeping', p_wake_at, v_missing);
+  -- A time that is over counts from now: looks for sleepers, and claims, have got past the old one.
+  perform absurd.put_back(p_run_id, 'sleeping', case when p_wake_at < v_now then v_now else p_wake_at end, v_missing);
   return 'ok';
 end $$;
 

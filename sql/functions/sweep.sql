@@ -2,25 +2,55 @@
 -- emit could not deliver itself, clients that went away. Any worker may call it; one at a time does it, the others return at once.
 -- p_settling: the database may have been away. Whoever could not renew anything meanwhile has time to come back, and only deadlines and
 -- events are looked after.
-create or replace function absurd.sweep(p_limit integer default 200, p_settling boolean default false)
-returns table (leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer)
+-- swept_until: no lease and no deadline that ended before it is left, for p_after of the next sweep, which then begins a second before
+-- that place: they are not committed in the order of their times. While somebody holds an old snapshot, runs that have ended stay in
+-- the indexes as dead entries, and a sweep without p_after walks past all of them; a caller has to make one now and then, for what
+-- was committed long after the time in it.
+create or replace function absurd.sweep(
+  p_limit integer default 200, p_settling boolean default false, p_after timestamptz default null)
+returns table (
+  leases_expired integer, deadlines_passed integer, worker_runs_ended integer, events_delivered integer, swept_until timestamptz)
 language plpgsql volatile as $$
 declare
   v_now timestamptz := absurd.current_time();
+  v_from timestamptz := p_after - interval '1 second';
+  v_leases integer;
+  v_deadlines integer;
+  v_workers integer;
 begin
   p_limit := greatest(coalesce(p_limit, 200), 0);
   if not pg_try_advisory_xact_lock(hashtextextended('absurd sweep', 0)) then
-    return query select 0, 0, 0, 0;
+    return query select 0, 0, 0, 0, p_after;
     return;
   end if;
   if p_settling then
-    return query select 0, absurd.expire_deadlines(p_limit), 0, absurd.deliver_late(p_limit);
+    return query select 0, absurd.expire_deadlines(p_limit, v_from), 0, absurd.deliver_late(p_limit), p_after;
     return;
   end if;
   delete from absurd.waits w where w.wait_id in (
     select c.wait_id from absurd.waits c where c.kind = 'client' and c.expires_at < v_now for update skip locked);
   perform absurd.forget_listeners();
-  return query select absurd.expire_leases(p_limit), absurd.expire_deadlines(p_limit), absurd.reap_workers(p_limit), absurd.deliver_late(p_limit);
+  v_leases := absurd.expire_leases(p_limit, v_from);
+  v_deadlines := absurd.expire_deadlines(p_limit, v_from);
+  v_workers := absurd.reap_workers(p_limit);
+  return query select v_leases, v_deadlines, v_workers, absurd.deliver_late(p_limit),
+    coalesce(absurd.first_overdue(v_now, v_from) - interval '1 microsecond', v_now);
+end $$;
+
+-- The first lease or deadline that ended up to a moment, and that a sweep has left: there was more than it may end at once, or somebody
+-- has locked it. Null if there is none.
+create or replace function absurd.first_overdue(p_now timestamptz, p_after timestamptz) returns timestamptz
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+as $$
+begin
+  return least(
+    (select r.lease_expires_at from absurd.runs r
+     where r.state = 'running' and r.lease_expires_at <= p_now and r.lease_expires_at >= coalesce(p_after, '-infinity')
+     order by r.lease_expires_at limit 1),
+    (select r.deadline_at from absurd.runs r
+     where r.deadline_at <= p_now and r.deadline_at >= coalesce(p_after, '-infinity')
+     order by r.deadline_at limit 1));
 end $$;
 
 -- Ends attempts for the sweep, whose caller has locked them; returns how many. The end of a task wakes those who wait for it, so it
@@ -49,8 +79,8 @@ begin
   return v_count;
 end $$;
 
--- Ends attempts whose lease has run out.
-create or replace function absurd.expire_leases(p_limit integer default 200) returns integer
+-- Ends attempts whose lease has run out, after a given moment only if there is one: see sweep().
+create or replace function absurd.expire_leases(p_limit integer default 200, p_after timestamptz default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -59,7 +89,7 @@ declare
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.state = 'running' and r.lease_expires_at <= v_now
+      where r.state = 'running' and r.lease_expires_at <= v_now and r.lease_expires_at >= coalesce(p_after, '-infinity')
       order by r.lease_expires_at limit p_limit
       for update skip locked) e);
 begin
@@ -72,8 +102,8 @@ begin
   return 0;
 end $$;
 
--- Cancels tasks that were not started within max_delay or have used up max_duration.
-create or replace function absurd.expire_deadlines(p_limit integer default 200) returns integer
+-- Cancels tasks that were not started within max_delay or have used up max_duration, after a given moment only if there is one: see sweep().
+create or replace function absurd.expire_deadlines(p_limit integer default 200, p_after timestamptz default null) returns integer
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
@@ -82,7 +112,7 @@ declare
   v_run_ids uuid[] := array(
     select e.run_id from (
       select r.run_id from absurd.runs r
-      where r.deadline_at <= v_now
+      where r.deadline_at <= v_now and r.deadline_at >= coalesce(p_after, '-infinity')
       order by r.deadline_at limit p_limit
       for update skip locked) e);
 begin

@@ -226,7 +226,9 @@ def test_c31_kill_before_the_spawn_brings_the_message_back(broker: Broker, datab
 
 
 def _waiting(conn: Conn) -> bool:
-    query = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() and query ~ 'spawn_one'"
+    query = """
+        select from pg_stat_activity
+        where wait_event_type = 'Lock' and datname = current_database() and query ~ 'spawn_quietly'"""
     return conn.execute(query).fetchone() is not None
 
 

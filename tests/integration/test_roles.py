@@ -199,7 +199,8 @@ def test_who_had_rights_by_being_in_public_is_told_after_the_upgrade_which_roles
     empty_conn.execute(OLD_GRANTS.format(role="public").encode())
     with login_role(empty_conn) as name, Absurd(url_of(empty_conn, name)) as app:
         app.register_task("noted")(lambda params, ctx: 1)
-        app.spawn("noted")
+        with psycopg.connect(url_of(empty_conn, name)) as former:
+            former.execute("select absurd.spawn_task('default', 'noted', '{}', '{}')")
         schema.migrate(empty_conn)
         hint = "Grant the role one of absurd_producer, absurd_worker and absurd_reader; `absurdctl init --roles` makes them"
         with pytest.raises(DatabaseError, match=hint):

@@ -205,6 +205,42 @@ def test_a_claim_from_its_place_on_does_not_walk_what_a_held_snapshot_keeps(
         assert pages(counted, CLAIM) >= 5 * from_place  # what it is spared: the test can fail
 
 
+SWEEP = "select * from absurd.sweep(p_after => {})"
+PROMOTE = "select * from absurd.promote_due('speed', 100, {})"
+
+
+@pytest.mark.parametrize(
+    ("statement", "dead"),
+    [
+        (
+            SWEEP,
+            "update absurd.runs set state = 'running', lease_expires_at = now() - n * interval '1 s' / 10000 - interval '10 s'",
+        ),
+        (SWEEP, "update absurd.runs set deadline_at = now() - n * interval '1 s' / 10000 - interval '10 s'"),
+        (
+            PROMOTE,
+            "update absurd.runs set state = 'sleeping', available_at = now() - n * interval '1 s' / 10000 - interval '10 s'",
+        ),
+    ],
+    ids=["leases", "deadlines", "sleepers"],
+)
+def test_a_look_from_its_place_on_does_not_walk_what_a_held_snapshot_keeps(
+    counted: Conn, counted_server: devdb.Server, app: Absurd, statement: str, dead: str
+) -> None:
+    app.spawn_many("noop", [{"i": i} for i in range(5000)])
+    with psycopg.connect(counted_server.url()) as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select count(*) from pg_class")
+        numbered = (
+            " from (select run_id, row_number() over (order by run_id) as n from absurd.runs) k where runs.run_id = k.run_id"
+        )
+        counted.execute((dead + numbered).encode())
+        counted.execute("delete from absurd.runs")
+        from_place = pages(counted, statement.format("clock_timestamp() - interval '2 s'"))
+        assert from_place <= 60
+        assert pages(counted, statement.format("null")) >= 5 * from_place  # what it is spared: the test can fail
+
+
 def test_an_idle_worker_asks_seldom(counted: Conn, app: Absurd) -> None:
     with app.worker():
         wait_until(lambda: number(counted, "select count(*) from absurd.workers where idle") == 1, what="an idle worker")
@@ -263,8 +299,8 @@ def loaded_by(code: str) -> set[str]:
     ("code", "limit", "unwanted"),
     [
         ("import absurd", 40, ("psycopg", "asyncio", "pydantic", "typer", "sqlite3", "http.client")),
-        ("from absurd import Absurd", 420, ("pydantic", "typer", "rich", "absurd.cli")),
-        ("import absurd.worker", 400, ("pydantic", "typer", "rich", "absurd.cli")),
+        ("from absurd import Absurd", 430, ("pydantic", "typer", "rich", "absurd.cli")),
+        ("import absurd.worker", 410, ("pydantic", "typer", "rich", "absurd.cli")),
     ],
 )
 def test_an_import_loads_little(code: str, limit: int, unwanted: tuple[str, ...]) -> None:

@@ -331,6 +331,34 @@ def test_a_queue_is_dropped_with_what_was_spawned_meanwhile(conn: Connection, fi
         assert value(conn, f"select count(*) from absurd.{table}") == 0
 
 
+QUIETLY = """select absurd.spawn_quietly('default', gen_random_uuid(), gen_random_uuid(), 'work', '1', null, '{"max_attempts": 5,
+    "retry_strategy": {"kind": "exponential", "base_seconds": 1, "factor": 2, "max_seconds": 300, "jitter": 0.2}}', null)"""
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_queue_that_is_being_dropped_takes_no_quiet_task(
+    conn: Connection, first: Connection, database_url: str, commit: bool
+) -> None:
+    rows(first, "select absurd.drop_queue('default')")
+    spawning = Background(database_url, lambda c: value(c, QUIETLY)).wait_until_blocked()
+    end(first, commit)
+    answer = spawning.result()
+    assert (answer and answer[4]) == ("no_queue" if commit else None)
+    assert value(conn, "select count(*) from absurd.tasks") == (0 if commit else 1)
+    assert value(conn, "select count(*) from absurd.runs") == (0 if commit else 1)
+
+
+def test_a_queue_is_dropped_with_a_quiet_task_that_was_spawned_meanwhile(
+    conn: Connection, first: Connection, database_url: str
+) -> None:
+    assert value(first, QUIETLY) is None
+    second = Background(database_url, lambda c: rows(c, "select absurd.drop_queue('default')")).wait_until_blocked()
+    first.commit()
+    second.result()
+    for table in ("tasks", "runs", "queues"):
+        assert value(conn, f"select count(*) from absurd.{table}") == 0
+
+
 def many(conn: Connection, statement: str, rounds: int) -> list[Any]:
     """The same call again and again, each in its own transaction."""
     return [value(conn, statement) for _ in range(rounds)]

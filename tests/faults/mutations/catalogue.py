@@ -19,6 +19,7 @@ TRIGGERS = "tests/sql/test_triggers.py"
 TRIGGER_RACES = "tests/sql/test_trigger_races.py"
 SUBSCRIPTIONS = "tests/sql/test_subscriptions.py"
 SUBSCRIPTION_RACES = "tests/sql/test_subscription_races.py"
+PLACES = "tests/sql/test_places.py"
 ORDER = "tests/faults/test_orders.py::test_one_order"
 """With the operations behind it, and the order that has to be gone through, or "any"; "(gates)": also between the statements of functions."""
 
@@ -74,7 +75,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _sql("the first checkpoint of a name stands", "checkpoints", "  on conflict (task_id, step_name) do nothing;",
          "  on conflict (task_id, step_name) do update set state = excluded.state;",
          f"{LEASES}::test_a_step_that_is_recorded_twice_keeps_its_first_value"),
-    _sql("an idempotency key is kept", "spawn", "      if task_id <> p_task_id then\n        created := false;\n        return;\n      end if;\n",
+    _sql("an idempotency key is kept", "spawn", "    if task_id <> p_task_id then\n      created := false;\n      return;\n    end if;\n",
          "",
          f"{SURFACE_TASKS}::test_a_known_key_returns_the_first_task"),
     _sql("an emission with a key happens once", "emit", "  created := seq is null;", "  created := true;",
@@ -168,8 +169,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     _sql("a clean-up spares events that nobody has got", "retention_walks", "(p_unclaimed or coalesce(e.claimed_at <= p_cutoff, false)) as old", "true as old",
          f"{POLICY}::test_cleanup_spares_events_that_nobody_claimed_or_somebody_waits_for"),
     _sql("a queue that is being dropped takes no task", "spawn",
-         "pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))", "''",
+         "perform pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))", "perform 1",
          f"{RACES}::test_a_queue_that_is_being_dropped_takes_no_task_and_no_event"),
+    _sql("a queue that is being dropped takes no quiet task", "spawn",
+         ":= pg_advisory_xact_lock_shared(absurd.queue_lock_key(coalesce(p_queue_name, '')))", ":= ''",
+         f"{RACES}::test_a_queue_that_is_being_dropped_takes_no_quiet_task"),
+    _sql("a lease that a sweep has left is found by the next", "sweep",
+         "    coalesce(absurd.first_overdue(v_now, v_from) - interval '1 microsecond', v_now);", "    v_now;",
+         f"{PLACES}::test_a_lease_that_a_sweep_could_not_end_is_ended_by_the_next"),
+    _sql("a sleeper that a promotion has left is found by the next", "claim", "least(v_next_due, v_now);", "v_now;",
+         f"{PLACES}::test_a_sleeper_that_a_promotion_could_not_wake_is_woken_by_the_next"),
     _sql("a queue that was dropped takes no event of an older snapshot", "emit", ", absurd.confirm_queue(p_queue_name);", ";",
          f"{ORDER}@drop queue | emit in repeatable read: any"),
     _sql("a queue is dropped in the direction of its locks", "queues",
