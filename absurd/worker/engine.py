@@ -28,7 +28,7 @@ from absurd.worker.leases import LeaseKeeper
 from absurd.worker.notifications import Notifications
 from absurd.worker.options import WorkerOptions
 from absurd.worker.promoter import Promoter
-from absurd.worker.refusals import Refusals
+from absurd.worker.refusals import STOPPED, Refusals
 from absurd.worker.running import Ending, Running, outcome
 from absurd.worker.threads import Threads
 from absurd.worker.writer import Writer
@@ -202,14 +202,14 @@ class Engine:
             return
         logger.warning("handing back %s run(s) that did not end within %s s", len(self._active), self._options.grace_seconds)
         for running in list(self._active.values()):
-            running.core.interrupt(RunReleased("handed back by a worker that stopped"))
+            running.core.interrupt(RunReleased(STOPPED))
             if running.task is not None:
                 running.task.cancel()
         limit = time.monotonic() + UNWIND_SECONDS
         while any(r.task is not None for r in self._active.values()) and time.monotonic() < limit:
             await self._wait_for_change(limit - time.monotonic())
         for running in list(self._active.values()):
-            self._finish(running, Release(running.core.holder, note="handed back by a worker that stopped"))
+            self._finish(running, Release(running.core.holder, note=STOPPED))
         limit = time.monotonic() + LAST_WRITES_SECONDS
         while self._active and time.monotonic() < limit:
             await self._wait_for_change(limit - time.monotonic())
@@ -254,7 +254,10 @@ class Engine:
         if self._claims.took(runs, seconds):
             self._changed.set()
         for run in runs:
-            self._start(run)
+            if self._stopping:
+                self._refusals.stopped(run)
+            else:
+                self._start(run)
         self._claims.go_on()
 
     @property

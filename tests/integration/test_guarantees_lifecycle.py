@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from absurd import Absurd, TaskCancelledError
+from absurd import Absurd, TaskCancelledError, failpoints
 from absurd.db import run
 from absurd.queries import runs as queries
 from tests.support import wait_until
@@ -116,6 +116,32 @@ def test_an_unknown_task_costs_no_attempt_is_visible_and_runs_where_it_is_known(
 
         assert handle.result(20) == [7, 1]
     assert count(conn, "select attempt from absurd.tasks where task_name = 'unknown'") == 1
+
+
+def test_what_a_claim_brings_after_the_worker_was_told_to_stop_is_handed_back_and_not_begun(
+    play: Play, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes between the commit of the claim and its answer."""
+
+    @play.task(max_attempts=1)
+    async def task(params: Any, ctx: Any) -> str:
+        play.seen.append("began")
+        return "ran"
+
+    def stop(point: str, where: Any) -> None:
+        if point == "writer.committed" and count(conn, "select count(*) from absurd.runs where state = 'running'"):
+            monkeypatch.setattr(failpoints, "hook", None)
+            where._source.stop()
+
+    handle = play.spawn()
+    monkeypatch.setattr(failpoints, "hook", stop)
+    with play.worker():
+        wait_until(lambda: failpoints.hook is None, what="the claim")
+    assert (handle.state(), play.seen) == ("pending", [])
+    assert count(conn, "select count(*) from absurd.attempts") == 0
+    assert conn.execute("select note from absurd.runs").fetchall() == [("handed back by a worker that stopped",)]
+    with play.worker():
+        assert handle.result(20) == "ran"
 
 
 @pytest.mark.parametrize("name", NAMES)

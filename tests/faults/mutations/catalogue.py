@@ -13,6 +13,7 @@ RETENTION = "tests/sql/test_retention.py"
 RACES = "tests/sql/test_races.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
 LEASES = "tests/integration/test_guarantees_leases.py"
+LIFECYCLE = "tests/integration/test_guarantees_lifecycle.py"
 ONCE = "tests/integration/test_guarantees_exactly_once.py"
 TOKENS = "tests/sql/test_tokens.py"
 TRIGGERS = "tests/sql/test_triggers.py"
@@ -93,6 +94,10 @@ MUTATIONS: tuple[Mutation, ...] = (
              "                    Undo.unless_ok(run(conn, queries.record_checkpoints([write]))[0])",
              "                    run(conn, queries.record_checkpoints([write]))",
              f"{LEASES}::test_a_transaction_whose_run_was_lost_meanwhile_is_undone"),
+    Mutation("a worker that stops begins nothing more", "absurd/worker/engine.py",
+             "            if self._stopping:\n                self._refusals.stopped(run)",
+             "            if False:\n                self._refusals.stopped(run)",
+             f"{LIFECYCLE}::test_what_a_claim_brings_after_the_worker_was_told_to_stop_is_handed_back_and_not_begun"),
     Mutation("a step begins when what came before it is durable", "absurd/context/core.py",
              "            # A checkpoint that the database refuses has to be heard of now: after the sleep its step would run again.\n"
              "            yield SETTLE\n", "",
