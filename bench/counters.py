@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,34 @@ class Processors:
 
 def read_processors(postmaster: int, clients: Iterable[int]) -> Processors:
     """Processor time of the server with all its processes, those that have ended included, and of some clients."""
-    server = sum(_times(postmaster)) + sum(sum(_times(pid)[:2]) for pid in _children(postmaster))
-    return Processors(time.monotonic(), server / TICKS, sum(sum(_times(pid)[:2]) for pid in clients) / TICKS)
+    server = _own_time(postmaster) + _ended_time(postmaster) + sum(_own_time(pid) for pid in _children(postmaster))
+    return Processors(time.monotonic(), server, sum(_own_time(pid) for pid in clients))
+
+
+def _own_time(pid: int) -> float:
+    """Seconds of a process: in nanoseconds of its living threads, or in ticks of all, if some that have ended make it more."""
+    return max(sum(_times(pid)[:2]) / TICKS, sum(_thread_times(pid)) / 1e9)
+
+
+def _ended_time(pid: int) -> float:
+    """Seconds of its children that have ended."""
+    return sum(_times(pid)[2:]) / TICKS
 
 
 def _times(pid: int) -> Sequence[int]:
-    """Own user and system time, and those of children that have ended."""
+    """Ticks of user and system, and the same of children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return (0, 0, 0, 0)
     return [int(field) for field in fields[11:15]]
+
+
+def _thread_times(pid: int) -> Iterator[int]:
+    """Nanoseconds of each of its threads; nothing where the kernel does not count them."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            yield int(thread.read_text().split()[0])
 
 
 def _children(pid: int) -> list[int]:

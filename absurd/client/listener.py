@@ -10,8 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from absurd.db import connect_async, run_async, translate
-from absurd.errors import DatabaseUnavailableError
+from absurd.db import Notices, connect_async, run_async, translate
 from absurd.loops import Loop
 from absurd.queries.workers import listen
 
@@ -54,13 +53,14 @@ class Listener(Loop):
         """Listens until the connection breaks."""
         conn = await connect_async(self._url, application_name="absurd client: results")
         try:
+            notices = Notices(conn)
             await run_async(conn, listen(self.channel))
             self.listening = True
             # Whatever was said before this moment was not heard: all have to look, and to ask again.
             self._call(None)
-            async for notice in conn.notifies():
-                self._call(notice.payload)
-            raise DatabaseUnavailableError("the connection for notifications has ended")
+            while True:
+                for notice in await notices.wait():
+                    self._call(notice.payload)
         except psycopg.Error as error:
             raise translate(error, self._url) from error
         finally:

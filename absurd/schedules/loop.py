@@ -12,7 +12,7 @@ from typing import TypeVar
 import psycopg
 
 from absurd import failpoints
-from absurd.db import connect_async, run_async, translate
+from absurd.db import Notices, connect_async, run_async, translate
 from absurd.db.connect import AsyncConnection
 from absurd.errors import AbsurdError, DatabaseUnavailableError
 from absurd.loops import Loop
@@ -67,13 +67,14 @@ class ScheduleLoop(Loop):
         conn = await connect_async(self._url, application_name=self._application_name)
         try:
             await run_async(conn, set_lock_timeout(LOCK_SECONDS))
+            notices = Notices(conn)
             await run_async(conn, listen(queries.CHANNEL))
             self._refresh_at = 0.0
             while not self._stopping:
                 if time.monotonic() >= self._refresh_at:
                     await self._refresh(conn)
                 await self._fire_due(conn)
-                await self._wait(conn)
+                await self._wait(notices)
             return None
         except psycopg.Error as error:
             raise translate(error, self._url) from error
@@ -169,12 +170,12 @@ class ScheduleLoop(Loop):
             logger.warning('schedule "%s": %s; again in %.0f s', schedule.schedule_name, error, RETRY_SECONDS)
             return None
 
-    async def _wait(self, conn: AsyncConnection) -> None:
+    async def _wait(self, notices: Notices) -> None:
         """Sleeps until the next look, or until a notification; without schedules until the next reading of them."""
         seconds = self._refresh_at - time.monotonic()
         if self._due:
             seconds = min(seconds, LOOK_SECONDS, max((self._due[0][0] - self._now()).total_seconds(), 0.0))
-        async for _ in conn.notifies(timeout=max(seconds, 0.0), stop_after=1):
+        if await notices.wait(max(seconds, 0.0)):
             self._refresh_at = min(self._refresh_at, max(self._refreshed + REFRESH_PAUSE, time.monotonic()))
 
     def _take_due(self) -> Sequence[str]:

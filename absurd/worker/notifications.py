@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import psycopg
 
 from absurd import failpoints
-from absurd.db import connect_async, run_async, translate
-from absurd.errors import DatabaseUnavailableError
+from absurd.db import Notices, connect_async, run_async, translate
 from absurd.loops import Loop
 from absurd.queries import workers as queries
 
@@ -29,6 +28,7 @@ class Notifications(Loop):
         """Listens until the connection breaks."""
         conn = await connect_async(self._url, application_name="absurd worker: notifications")
         try:
+            notices = Notices(conn)
             channels = {await run_async(conn, queries.queue_channel(name)): name for name in self._queue_names}
             for channel in channels:
                 await run_async(conn, queries.listen(channel))
@@ -36,10 +36,9 @@ class Notifications(Loop):
                 failpoints.hook("notifications.listening", self)
             for name in self._queue_names:
                 self._notify(name)
-            async for notice in conn.notifies():
-                if notice.channel in channels:
-                    self._notify(channels[notice.channel])
-            raise DatabaseUnavailableError("the connection for notifications has ended")
+            while True:
+                for channel in {notice.channel for notice in await notices.wait()}:
+                    self._notify(channels[channel])
         except psycopg.Error as error:
             raise translate(error, self._url) from error
         finally:

@@ -20,7 +20,6 @@ class AtRest(Workload):
         start_and_warm_up(cell, producer)
         cell.end(producer)
         cell.end(cell.workers.pop())
-        # The system counts processor time in hundredths of a second.
         seconds = 8 * scale.seconds
         time.sleep(4.0)  # for what follows the death of the other worker, which is sure after three seconds
         statements, before = self._statements(cell), read_processors(cell.databases.postmaster, [cell.workers[0].pid])

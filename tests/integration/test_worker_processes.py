@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -61,6 +65,21 @@ def test_sigterm_lets_running_tasks_end_and_takes_no_new_ones(
     assert later.state() == "pending"
     assert _effects(conn) == ["first", "began", "last"]
     assert count(conn, "select count(*) from absurd.workers") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the switches of a process")
+def test_a_worker_at_rest_wakes_up_a_few_times_a_second(client: Play, start_process: Start) -> None:
+    process = start_process()
+    assert client.spawn("quick", 1).result(20) == 1
+    time.sleep(1.0)  # until it is at rest
+
+    def switches() -> int:
+        threads = Path(f"/proc/{process.pid}/task").glob("*/status")
+        return sum(int(value) for thread in threads for value in re.findall(r"^voluntary.*?(\d+)", thread.read_text(), re.M))
+
+    before, began = switches(), time.monotonic()
+    time.sleep(4.0)
+    assert (switches() - before) / (time.monotonic() - began) < 15
 
 
 def test_sigterm_hands_back_what_does_not_end_in_time_without_charging_an_attempt(
