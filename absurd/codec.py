@@ -59,14 +59,21 @@ def encode(value: Any, what: str) -> str:
     return raw.decode()
 
 
-def decode(text: str) -> Any:
-    """The value of a JSON text, with integers of any size."""
-    if _DIGIT.search(text[18::19]) and _LONG_NUMBER.search(text):
-        return json.loads(text)
+def decode(text: str, what: str = "a stored value") -> Any:
+    """The value of a JSON text, with all digits of its integers; ``what`` names it in errors.
+
+    Raises:
+        SerializationError: it is none, or Python cannot read it: too deep, or an integer of more than 4,300 digits.
+    """
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)
+        if _DIGIT.search(text[18::19]) and _LONG_NUMBER.search(text):
+            return json.loads(text)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SerializationError(f"{what} cannot be read: {error}") from None
 
 
 def copy_through_json(value: Any, text: str) -> Any:
@@ -151,7 +158,7 @@ class Codec(Protocol):
         """JSON text of a value; raises ``SerializationError`` or ``ValidationError``."""
 
     def decode(self, text: str, what: str) -> Any:
-        """The value of a JSON text; raises ``ValidationError`` when it does not fit the type."""
+        """The value of a JSON text; raises ``ValidationError`` when it does not fit the type, or ``SerializationError``."""
 
     def load(self, value: Any, what: str) -> Any:
         """The same, of a value that has been read from JSON already."""
@@ -164,7 +171,7 @@ class PlainCodec:
         return encode(value, what)
 
     def decode(self, text: str, what: str) -> Any:  # noqa: D102
-        return decode(text)
+        return decode(text, what)
 
     def load(self, value: Any, what: str) -> Any:  # noqa: D102
         return value

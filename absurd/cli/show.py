@@ -14,7 +14,7 @@ from absurd.cli.options import TaskId
 from absurd.cli.output import Column, Rows, state_text
 from absurd.cli.session import Session
 from absurd.cli.text import dump, duration, escape, json_text, moment_text, parse_moment, shorten
-from absurd.errors import TaskNotFoundError
+from absurd.errors import SerializationError, TaskNotFoundError
 from absurd.queries import inspect
 
 Document = dict[str, Any]
@@ -37,7 +37,14 @@ def show_task(session: Session, task_id: TaskId) -> None:
     if session.out.as_json:
         session.out.json(exact)
     else:
-        _View(session, json.loads(text, parse_int=_whole), exact).show()
+        try:
+            task = json.loads(text, parse_int=_whole)
+        except RecursionError:
+            raise SerializationError(
+                f"task {task_id} holds a value that is nested too deep to be shown; absurdctl show-task {task_id} --json "
+                "gives it as it is stored"
+            ) from None
+        _View(session, task, exact).show()
 
 
 def _whole(digits: str) -> int | str:

@@ -47,7 +47,7 @@ def check_moment(name: str, value: datetime) -> datetime:
     if value.utcoffset() is None:
         raise InvalidOptionError(f"{name} {value.isoformat()} has no time zone; use datetime.now(timezone.utc) or a ZoneInfo")
     if value.year > 9000 or value.year < 1970:
-        raise InvalidOptionError(f"{name} {value.isoformat()} is out of range")
+        raise InvalidOptionError(f"{name} {value.isoformat()} is out of range: it must lie in the years 1970 to 9000")
     return value
 
 

@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 from absurd.db.arrays import register_arrays
 from absurd.db.texts import register_utf8
 from absurd.db.translate import translate, where
+from absurd.errors import AbsurdError, InvalidOptionError, SerializationError
 from absurd.queries.query import Query, Row
 
 T = TypeVar("T")
@@ -45,25 +46,44 @@ def _has_rows(cursor: _Cursor | _AsyncCursor) -> bool:
     return cursor.rownumber is not None
 
 
+def _refuse_pipeline(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """In a pipeline the answer comes later, and whether the call was refused is not known before."""
+    if conn.pgconn.pipeline_status:
+        raise InvalidOptionError("conn is in pipeline mode, in which answers come later; leave its pipeline() block first")
+
+
+def _unencodable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], error: UnicodeEncodeError) -> AbsurdError:
+    return SerializationError(
+        f"a value has {error.object[error.start]!a}, which the connection's client_encoding {conn.info.encoding} does not have; "
+        "connect with client_encoding=utf8"
+    )
+
+
 def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
     """Runs a query within the connection's transaction and returns what its decoder makes of the rows."""
+    _refuse_pipeline(conn)
     try:
         with _Cursor(conn, row_factory=tuple_row) as cursor:
             cursor.execute(query.sql.encode(), query.args)
             rows = cursor.fetchall() if _has_rows(cursor) else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
+    except UnicodeEncodeError as error:
+        raise _unencodable(conn, error) from None
     return query.decode(rows)
 
 
 async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
     """The same for asyncio."""
+    _refuse_pipeline(conn)
     try:
         async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql.encode(), query.args)
             rows = await cursor.fetchall() if _has_rows(cursor) else []
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
+    except UnicodeEncodeError as error:
+        raise _unencodable(conn, error) from None
     return query.decode(rows)
 
 

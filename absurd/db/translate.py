@@ -87,6 +87,8 @@ _CAUSES = tuple(
 )
 
 _HINTS = {
+    "40001": "Repeat the transaction from its beginning.",
+    "40P01": "Repeat the transaction from its beginning.",
     "25P02": "Roll the transaction back first: an earlier statement in it failed.",
     "25006": "The session or the server is read-only; a standby cannot take tasks. Connect to the primary.",
     "42501": "Grant the role one of absurd_producer, absurd_worker and absurd_reader; `absurdctl init --roles` makes them. "

@@ -110,6 +110,7 @@ language plpgsql stable as $$
 declare
   v absurd.spawn_options;
   v_limits jsonb := p_options -> 'cancellation';
+  v_option text := 'available_at';
 begin
   if absurd.are_usual_options(p_options) then
     v.retry_strategy := p_options -> 'retry_strategy';
@@ -158,12 +159,13 @@ begin
   if p_options ?| array['available_at', 'parent_task_id'] then
     begin
       v.available_at := coalesce((p_options ->> 'available_at')::timestamptz, v.available_at);
+      v_option := 'parent_task_id';
       v.parent_task_id := (p_options ->> 'parent_task_id')::uuid;
       if v.available_at not between '1970-01-01' and absurd.current_time() + interval '10 years' then
         v.error := format('available_at must lie within the next ten years, not %s', p_options ->> 'available_at');
       end if;
     exception when data_exception then
-      v.error := format('available_at or parent_task_id cannot be read: %s', sqlerrm);
+      v.error := format('%s cannot be read: %s', v_option, sqlerrm);
     end;
   end if;
   return v;

@@ -140,6 +140,16 @@ def test_show_task_shows_failures_with_their_traceback(database_url: str, conn: 
     assert found["failure"] == ["any", "json"]
 
 
+def test_show_task_says_where_to_look_at_what_is_nested_too_deep(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    deep = "[" * 3000 + "]" * 3000
+    row = conn.execute("select task_id from absurd.spawn_task('default', 'deep', %s::text::jsonb)", (deep,)).fetchone()
+    assert row is not None
+    told = invoke("show-task", str(row[0]), database=database_url, code=1).err
+    assert "nested too deep to be shown" in told
+    assert f"absurdctl show-task {row[0]} --json" in told
+    assert deep in invoke("show-task", str(row[0]), "--json", database=database_url).out
+
+
 def test_a_cancelled_task_stays_cancelled_and_can_be_retried(database_url: str) -> None:
     task = spawn(database_url, "mail")["task_id"]
     assert "Cancelled task" in invoke("cancel-task", task, database=database_url).out

@@ -224,6 +224,41 @@ def test_the_wrong_kind_of_connection_is_refused_with_the_right_client(app: Absu
     app.close()
 
 
+def test_a_pipeline_is_refused_before_anything_is_sent(app: Absurd, database_url: str, conn: Conn) -> None:
+    """Its answers come later: whether a spawn was refused, or made a task at all, could not be said."""
+    with psycopg.connect(database_url) as mine, mine.pipeline():
+        with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
+            app.spawn("work", conn=mine)
+        with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
+            app.spawn_many("work", [1, 2], conn=mine)
+        with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
+            app.emit_event("paid", conn=mine)
+    assert (count(conn, "tasks"), count(conn, "events")) == (0, 0)
+
+
+async def test_a_pipeline_is_refused_by_the_async_client_too(database_url: str, conn: Conn) -> None:
+    async with (
+        AsyncAbsurd(database_url) as app,
+        await psycopg.AsyncConnection.connect(database_url) as mine,
+        mine.pipeline(),
+    ):
+        with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
+            await app.spawn("work", conn=mine)
+        with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
+            await app.spawn_many("work", [1, 2], conn=mine)
+    assert count(conn, "tasks") == 0
+
+
+def test_a_character_that_the_callers_encoding_lacks_is_named(app: Absurd, database_url: str, conn: Conn) -> None:
+    with psycopg.connect(database_url, client_encoding="latin1") as mine:
+        with pytest.raises(
+            errors.SerializationError, match=r"'\\u20ac', which the connection's client_encoding iso8859-1 does not have"
+        ):
+            app.spawn("work", {"price": "€ 5"}, conn=mine)
+        app.spawn("work", {"price": "£ 5"}, conn=mine)
+    assert conn.execute("select params ->> 'price' from absurd.tasks").fetchall() == [("£ 5",)]
+
+
 async def test_an_async_connection_is_refused_by_the_sync_client(database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as mine:
         with pytest.raises(errors.ConfigurationError, match=r"Absurd takes a psycopg.Connection.*use AsyncAbsurd"):

@@ -22,11 +22,29 @@ from tests.support_proxy import LossyProxy
 from tests.support_tasks import Play, count
 
 Connection = psycopg.Connection[Any]
-# Deeper than Python's json can read, not too deep for PostgreSQL's.
-DEEP = "[" * 3000 + "]" * 3000
+# What PostgreSQL reads and Python does not: too deep, too many digits, or both of which nobody would have thought.
+UNREADABLE = ["[" * 3000 + "]" * 3000, "9" * 5000, '{"a": [' + "-" + "7" * 4301 + "]}"]
 
 
-def test_an_event_that_python_cannot_read_fails_those_who_take_it_and_nobody_else(play: Play, conn: Connection) -> None:
+@pytest.mark.parametrize("value", UNREADABLE, ids=["deep", "long", "long within"])
+def test_params_that_python_cannot_read_fail_their_task_at_once(play: Play, conn: Connection, value: str) -> None:
+    @play.task("reads", max_attempts=3)
+    async def reads(params: Any, ctx: Any) -> Any:
+        play.seen.append("began")
+
+    conn.execute("select absurd.spawn_task('default', %s, %s::text::jsonb)", ("reads", value))
+    with play.worker():
+        wait_until(lambda: count(conn, "select count(*) from absurd.tasks where outcome = 'failed'"))
+    assert play.seen == []
+    failure = conn.execute("select failure ->> 'name', failure ->> 'message' from absurd.attempts").fetchall()
+    assert [name for name, _ in failure] == ["absurd.errors.SerializationError"]
+    assert "cannot be read" in failure[0][1]
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=["deep", "long", "long within"])
+def test_an_event_that_python_cannot_read_fails_those_who_take_it_and_nobody_else(
+    play: Play, conn: Connection, value: str
+) -> None:
     @play.task("waits", max_attempts=3)
     async def waits(params: Any, ctx: Any) -> Any:
         return await ctx.await_event("deep")
@@ -38,7 +56,7 @@ def test_an_event_that_python_cannot_read_fails_those_who_take_it_and_nobody_els
     with play.worker():
         waiting = play.spawn("waits")
         play.wait_for_state(waiting.task_id, "sleeping")
-        conn.execute("select absurd.append_event('default', 'deep', %s)", (DEEP,))
+        conn.execute("select absurd.append_event('default', 'deep', %s)", (value,))
         with pytest.raises(TaskFailedError, match="cannot be read"):
             waiting.result(DEFAULT_TIMEOUT)
         assert play.spawn("quick", 7).result(DEFAULT_TIMEOUT) == 7

@@ -64,6 +64,13 @@ def test_one_bad_value_among_usual_options_is_refused(conn: Connection, options:
     assert read(conn, options)["error"]
 
 
+@pytest.mark.parametrize("option", ["available_at", "parent_task_id"])
+def test_of_two_options_the_one_that_cannot_be_read_is_named(conn: Connection, option: str) -> None:
+    good = {"available_at": "2030-01-01T00:00:00Z", "parent_task_id": "01890a5d-ac96-774b-bcce-b302099a8057"}
+    assert read(conn, {**good, option: "soon"})["error"].startswith(f"{option} cannot be read: ")
+    assert read(conn, good)["error"] is None
+
+
 # -- spawn_quietly(): one way for usual options, spawn_one() for the rest ----------------------------------------------------
 
 QUIETLY = "select absurd.spawn_quietly('default', %s, %s, %s, %s::json, %s::json, %s::jsonb, %s)"

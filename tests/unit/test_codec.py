@@ -114,6 +114,12 @@ def test_integers_of_any_size_survive(number: int) -> None:
     assert decode(encode({"n": [number]}, "v")) == {"n": [number]}
 
 
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "9" * 4301, '{"a": [1, -' + "9" * 4301 + "]}", "[1, 2", ""])
+def test_what_others_have_stored_and_python_cannot_read_is_an_error_of_its_own(text: str) -> None:
+    with pytest.raises(SerializationError, match="params cannot be read: "):
+        decode(text, "params")
+
+
 @pytest.mark.parametrize("declared", [Any, dict, list, dict[str, Any], list[int] | None, None, "Unknown", str | int])
 def test_json_types_need_no_validation(declared: Any) -> None:
     assert codec_for(declared) is PLAIN
