@@ -105,21 +105,25 @@ class Cell:
         assert row is not None
         return int(row[0])
 
-    def wait_both(self, already: int, count: int) -> tuple[int, float]:
-        """Waits until all workers are at work; how many tasks are finished then, and that moment.
+    def wait_both(self, already: int, count: int) -> tuple[int, float, Processors]:
+        """Waits until all workers are at work; how many tasks are finished then, that moment, and the processor time until then.
 
-        When one takes most of the tasks before the other begins, the time counts from the first handler.
+        When one takes most of the tasks before the other begins, all three are those of the first handler.
         """
         deadline = time.monotonic() + self.limit
+        processors = self.processors()
         while time.monotonic() < deadline:
             for worker in self.workers:
                 worker.look()
             firsts = [worker.first for worker in self.workers if worker.first is not None]
             now = time.monotonic()
             if firsts and (finished := self.finished()) * 4 > already * 4 + count:
-                return already, min(firsts)
+                return already, min(firsts), processors
             if len(firsts) == len(self.workers):
-                return finished, now
+                return finished, now, self.processors()
+            if not firsts:
+                # What the start of a process takes is no task's.
+                processors = self.processors()
             time.sleep(0.003)
         raise TimeoutError(f"no handler began within {self.limit:.0f} s")
 

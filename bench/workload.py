@@ -119,10 +119,7 @@ def drain(cell: Cell, count: int, already: int, settings: Mapping[str, Any]) -> 
     cell.load_workers(**settings)
     work, looks = cell.work(), cell.looks
     cell.go()
-    processors = cell.processors()
-    before, began = cell.wait_both(already, count)
-    if before > already:
-        processors = cell.processors()
+    before, began, processors = cell.wait_both(already, count)
     cell.wait_begun(count)
     finished, ended = cell.wait_finished(already + count)
     used = cell.processors().since(processors)
