@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 from absurd.db.arrays import register_arrays
 from absurd.db.texts import register_utf8
 from absurd.db.translate import translate, where
-from absurd.errors import AbsurdError, InvalidOptionError, SerializationError
+from absurd.errors import InvalidOptionError, SerializationError
 from absurd.queries.query import Query, Row
 
 T = TypeVar("T")
@@ -52,11 +52,14 @@ def _refuse_pipeline(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
         raise InvalidOptionError("conn is in pipeline mode, in which answers come later; leave its pipeline() block first")
 
 
-def _unencodable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], error: UnicodeEncodeError) -> AbsurdError:
-    return SerializationError(
-        f"a value has {error.object[error.start]!a}, which the connection's client_encoding {conn.info.encoding} does not have; "
-        "connect with client_encoding=utf8"
-    )
+def _refuse_encoding(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], error: UnicodeEncodeError) -> None:
+    """Raises for a caller's connection whose encoding lacks a character. Lone surrogates, which none has, are no text at all."""
+    character = error.object[error.start]
+    if not "\ud800" <= character <= "\udfff":
+        raise SerializationError(
+            f"a value has {character!a}, which the connection's client_encoding {conn.info.encoding} does not have; "
+            "connect with client_encoding=utf8"
+        ) from None
 
 
 def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
@@ -69,7 +72,8 @@ def run(conn: psycopg.Connection[Any], query: Query[T]) -> T:
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     except UnicodeEncodeError as error:
-        raise _unencodable(conn, error) from None
+        _refuse_encoding(conn, error)
+        raise
     return query.decode(rows)
 
 
@@ -83,7 +87,8 @@ async def run_async(conn: psycopg.AsyncConnection[Any], query: Query[T]) -> T:
     except psycopg.Error as error:
         raise translate(error, where(conn)) from error
     except UnicodeEncodeError as error:
-        raise _unencodable(conn, error) from None
+        _refuse_encoding(conn, error)
+        raise
     return query.decode(rows)
 
 
