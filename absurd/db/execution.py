@@ -99,6 +99,7 @@ async def send(conn: psycopg.AsyncConnection[Any], query: Query[Any]) -> psycopg
 
 def run_whole(conn: psycopg.Connection[Any], query: Query[T]) -> T:
     """Like ``run``, but nothing of the query stays if its decoder refuses the answer. It does not commit for the caller."""
+    _refuse_pipeline(conn)
     try:
         if not conn.autocommit:
             # Opens the caller's transaction if need be: without one, transaction() would begin one and commit it.
@@ -111,6 +112,7 @@ def run_whole(conn: psycopg.Connection[Any], query: Query[T]) -> T:
 
 async def run_whole_async(conn: psycopg.AsyncConnection[Any], query: Query[T], before: Sequence[Query[None]] = ()) -> T:
     """The same for asyncio. ``before``: what is run before it, in its transaction."""
+    _refuse_pipeline(conn)
     try:
         if not conn.autocommit:
             await conn.execute(b"")

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import IsolationLevel
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from absurd import Absurd, AsyncAbsurd, Cancellation, RetryStrategy, errors
@@ -233,6 +234,7 @@ def test_a_pipeline_is_refused_before_anything_is_sent(app: Absurd, database_url
             app.spawn_many("work", [1, 2], conn=mine)
         with pytest.raises(errors.InvalidOptionError, match="conn is in pipeline mode"):
             app.emit_event("paid", conn=mine)
+        assert mine.info.transaction_status == TransactionStatus.IDLE
     assert (count(conn, "tasks"), count(conn, "events")) == (0, 0)
 
 

@@ -24,9 +24,16 @@ async def listening(database_url: str) -> AsyncIterator[AsyncConnection]:
     await listening.close()
 
 
-async def test_what_comes_beside_a_query_and_what_comes_alone_is_heard_in_order(listening: AsyncConnection, conn: Conn) -> None:
+@pytest.fixture
+async def notices(listening: AsyncConnection) -> Notices:
     notices = Notices(listening)
     await listening.execute("listen news")
+    return notices
+
+
+async def test_what_comes_beside_a_query_and_what_comes_alone_is_heard_in_order(
+    listening: AsyncConnection, notices: Notices, conn: Conn
+) -> None:
     conn.execute("select pg_notify('news', 'fünf')")
     await listening.execute("select 1")
     conn.execute("select pg_notify('news', 'sechs ✓')")
@@ -38,10 +45,9 @@ async def test_what_comes_beside_a_query_and_what_comes_alone_is_heard_in_order(
     assert await notices.wait(0) == []
 
 
-async def test_a_burst_is_heard_whole(listening: AsyncConnection, conn: Conn) -> None:
+async def test_a_burst_is_heard_whole(notices: Notices, conn: Conn) -> None:
     """Far more than fits a buffer, in pieces of all lengths."""
-    notices, heard = Notices(listening), list[str]()
-    await listening.execute("listen news")
+    heard: list[str] = []
     conn.execute("select pg_notify('news', n || repeat('x', (n * 37) % 7900)) from generate_series(1, 3000) n")
     while len(heard) < 3000:
         some = await notices.wait(20)
@@ -50,9 +56,7 @@ async def test_a_burst_is_heard_whole(listening: AsyncConnection, conn: Conn) ->
     assert heard == [f"{n}{'x' * (n * 37 % 7900)}" for n in range(1, 3001)]
 
 
-async def test_a_connection_that_is_cut_ends_the_wait(listening: AsyncConnection, conn: Conn) -> None:
-    notices = Notices(listening)
-    await listening.execute("listen news")
+async def test_a_connection_that_is_cut_ends_the_wait(notices: Notices, conn: Conn) -> None:
     waiting = asyncio.create_task(notices.wait())
     await asyncio.sleep(0.05)
     conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'listening'")
@@ -60,9 +64,7 @@ async def test_a_connection_that_is_cut_ends_the_wait(listening: AsyncConnection
         await asyncio.wait_for(waiting, 20)
 
 
-async def test_after_a_wait_was_cancelled_the_next_one_hears_everything(listening: AsyncConnection, conn: Conn) -> None:
-    notices = Notices(listening)
-    await listening.execute("listen news")
+async def test_after_a_wait_was_cancelled_the_next_one_hears_everything(notices: Notices, conn: Conn) -> None:
     waiting = asyncio.create_task(notices.wait())
     await asyncio.sleep(0)
     conn.execute("select pg_notify('news', 'early')")
